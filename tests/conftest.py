@@ -2,65 +2,69 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
-import tempfile
-import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 import torch.distributed as dist
 
-torch.set_num_threads(1)
+from cookfire.distributed._together import run_together
 
+torch.set_num_threads(1)
+# An example takes as long as a busy machine lets it.
+hypothesis.settings.register_profile("any time", deadline=None)
+hypothesis.settings.load_profile("any time")
+
+COLLECTIVE_SECONDS = 60
 SECONDS = 120
 
 
 def _rank(
-    rank: int, world_size: int, store: str, queue: Any, function: Callable[..., Any], args: tuple
+    rank: int, world_size: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
+    # One that hangs says where, and ends; that ends the others.
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-    try:
-        queue.put((rank, function(*args), None))
-    except BaseException:
-        queue.put((rank, None, traceback.format_exc()))
-    else:
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'store'}",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
+    )
+    result = function(*args)
+    # By a file and by value: nothing is lost or shared when this process ends.
+    torch.save(result, folder / str(rank))
+    if dist.is_initialized():
         dist.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")
 def processes() -> Callable[..., list[Any]]:
-    """Run ``function(*args)`` in real gloo processes: ``processes(2, function, *args)``."""
+    """Run ``function(*args)`` in real gloo processes: ``processes(2, function, *args)``.
+
+    Returns what each rank returned. The function must be at the top level of a module; if a rank
+    raises, its exception and traceback come back as ``ProcessRaisedException``.
+    """
     context = multiprocessing.get_context("forkserver")
-    # The fork server imports torch once, so that a process starts in a fraction of a second.
-    context.set_forkserver_preload(["torch", "torch.distributed", "cookfire.distributed"])
+    # The fork server imports once what takes seconds (any optimizer imports torch._dynamo), so that
+    # a process starts in a fraction of a second.
+    context.set_forkserver_preload(["torch", "torch._dynamo", "cookfire.distributed"])
 
     def run(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-        with tempfile.TemporaryDirectory() as folder:
-            store = f"file://{Path(folder) / 'store'}"
-            queue = context.Queue()
-            workers = [
-                context.Process(
-                    target=_rank, args=(rank, world_size, store, queue, function, args), daemon=True
-                )
-                for rank in range(world_size)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            run_together("forkserver", world_size, _rank, world_size, folder, function, args)
+            return [
+                torch.load(folder / str(rank), weights_only=False) for rank in range(world_size)
             ]
-            for worker in workers:
-                worker.start()
-            results: dict[int, Any] = {}
-            try:
-                for _ in workers:
-                    rank, result, error = queue.get(timeout=SECONDS)
-                    assert error is None, f"rank {rank} of {world_size} raised\n{error}"
-                    results[rank] = result
-            finally:
-                for worker in workers:
-                    if len(results) < world_size:
-                        worker.kill()
-                    worker.join(SECONDS)
-            return [results[rank] for rank in range(world_size)]
 
     return run

@@ -1,0 +1,23 @@
+"""One script on one process, many, or many machines.
+
+Usually imported as ``idist``. Everything works without a process group too: questions answer for
+one process, collectives give their argument back.
+"""
+
+from . import utils
+from ._order import DataOrder, derive_seed, set_position
+from .auto import DistributedProxySampler, auto_dataloader, auto_model, auto_optim
+from .launcher import Parallel
+from .utils import *  # noqa: F403 - its __all__ is this package's as well
+
+__all__ = [
+    "DataOrder",
+    "DistributedProxySampler",
+    "Parallel",
+    "auto_dataloader",
+    "auto_model",
+    "auto_optim",
+    "derive_seed",
+    "set_position",
+    *utils.__all__,
+]

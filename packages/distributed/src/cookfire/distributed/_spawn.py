@@ -1,0 +1,183 @@
+"""Starting the processes of a node, and the process group that joins them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # in silence
+
+from ._environment import Place
+from ._group import check_backend, finalize, initialize
+from ._together import run_together
+
+_LOOPBACK = "127.0.0.1"
+
+
+def spawn(
+    backend: str,
+    fn: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs_dict: Mapping[str, Any] | None = None,
+    nproc_per_node: int = 1,
+    **kwargs: Any,
+) -> None:
+    """Run ``fn(local_rank, *args, **kwargs_dict)`` in processes of their own, in one group.
+
+    They start together and end together: if one fails, the others are ended within seconds, and if
+    this process dies, so do they. Torch's threads are divided among the processes unless
+    ``OMP_NUM_THREADS`` says how many each has.
+
+    Args:
+        backend: One of :func:`available_backends`.
+        fn: A function at the top level of a module (a script's own too, if the script starts
+            processes under ``if __name__ == "__main__":`` only).
+        args: Its positional arguments after the local rank; pickled, tensors by shared memory.
+        kwargs_dict: Its keyword arguments.
+        nproc_per_node: How many processes to start here.
+        **kwargs: ``nnodes``, ``node_rank``, ``master_addr``, ``master_port``, ``init_method``,
+            ``start_method`` and ``timeout``, as for :class:`Parallel`.
+
+    Raises:
+        ProcessRaisedException, ProcessExitedException: (from ``torch.multiprocessing``) A process
+            failed: with the rank, its traceback, and the exception itself as ``__cause__``.
+        TypeError: The function can't be sent to another process.
+        ValueError: The backend is unknown, or arguments contradict one another.
+    """
+    Job(backend, nproc_per_node, **kwargs).run(fn, args, kwargs_dict or {})
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to start on this node: checked when made, started by :meth:`run`."""
+
+    backend: str
+    nproc_per_node: int
+    nnodes: int = 1
+    node_rank: int | None = None
+    master_addr: str | None = None
+    master_port: int | None = None
+    init_method: str | None = None
+    start_method: str = "spawn"
+    timeout: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_backend(self.backend)
+        if self.nproc_per_node < 1:
+            raise ValueError(f"nproc_per_node {self.nproc_per_node}: expected 1 or more")
+        if self.nnodes < 1:
+            raise ValueError(f"nnodes {self.nnodes}: expected 1 or more")
+        if self.nnodes > 1 and self.node_rank is None:
+            raise ValueError(f"nnodes {self.nnodes}: expected node_rank= too, from 0")
+        if not 0 <= self.number_of_node < self.nnodes:
+            raise ValueError(f"node_rank {self.node_rank}: expected 0 to {self.nnodes - 1}")
+        if self.init_method is not None:
+            if self.master_addr is not None or self.master_port is not None:
+                raise ValueError("init_method: expected no master_addr or master_port beside it")
+        elif (self.nnodes > 1 or self.master_addr is not None) and (
+            self.master_addr is None or self.master_port is None
+        ):
+            raise ValueError(
+                f"nnodes={self.nnodes}, master_addr={self.master_addr!r}, "
+                f"master_port={self.master_port}: expected address and port of node 0, "
+                "or init_method="
+            )
+
+    @property
+    def number_of_node(self) -> int:
+        """``node_rank``, which one node alone need not be given."""
+        return self.node_rank or 0
+
+    def run(
+        self, function: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Run ``function(local_rank, *args, **kwargs)`` in every process of this node."""
+        if self.start_method != "fork" and _defined_interactively(function):
+            raise ValueError(
+                f"{function!r}: new processes cannot import what was defined interactively; put "
+                "it into a file, or use start_method='fork'"
+            )
+        threads = None
+        if "OMP_NUM_THREADS" not in os.environ:
+            threads = max(1, torch.get_num_threads() // self.nproc_per_node)
+        url, store = self._rendezvous()
+        run_together(
+            self.start_method,
+            self.nproc_per_node,
+            _in_process,
+            self,
+            url,
+            threads,
+            function,
+            args,
+            dict(kwargs),
+        )
+        del store  # it served the processes until here
+
+    def place(self, local_rank: int) -> Place:
+        """Where the process stands that has this local rank."""
+        first = self.number_of_node * self.nproc_per_node
+        return Place(
+            first + local_rank,
+            self.nnodes * self.nproc_per_node,
+            local_rank,
+            self.nproc_per_node,
+            self.number_of_node,
+            self.nnodes,
+        )
+
+    def _rendezvous(self) -> tuple[str | int, Store | None]:
+        """Where the processes meet: a URL, or the port of a store that lives in this process.
+
+        The latter has a port that the system chose and nobody can take away, and is reached from
+        this machine only.
+        """
+        if self.init_method is not None:
+            return self.init_method, None
+        if self.master_port is not None:
+            return f"tcp://{self.master_addr or _LOOPBACK}:{self.master_port}", None
+        with socket.create_server((_LOOPBACK, 0)) as server:
+            port = server.getsockname()[1]
+            store = TCPStore(
+                _LOOPBACK,
+                port,
+                is_master=True,
+                wait_for_workers=False,
+                master_listen_fd=server.detach(),
+            )
+        return port, store
+
+
+def _in_process(
+    local_rank: int,
+    job: Job,
+    url: str | int,
+    threads: int | None,
+    function: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """What each process does: take its place, join the group, run the function."""
+    place = job.place(local_rank)
+    place.export()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    options: dict[str, Any] = {} if job.timeout is None else {"timeout": job.timeout}
+    if isinstance(url, int):
+        options["store"] = TCPStore(_LOOPBACK, url, is_master=False)
+    else:
+        options["init_method"] = url
+    initialize(job.backend, **options)
+    function(local_rank, *args, **kwargs)
+    finalize()
+
+
+def _defined_interactively(function: Callable[..., object]) -> bool:
+    main = sys.modules["__main__"]
+    return getattr(function, "__module__", "") == "__main__" and not hasattr(main, "__file__")

@@ -1,0 +1,215 @@
+"""Fitting data loaders, models and optimizers to the processes and devices that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Sampler,
+)
+
+from ._group import device, get_rank, get_world_size, is_active
+from ._log import announce
+from ._order import DataOrder, derive_seed
+from ._sharding import DistributedProxySampler, SharedBatches, SingleItems
+
+__all__ = ["DistributedProxySampler", "auto_dataloader", "auto_model", "auto_optim"]
+
+SomeOptimizer = TypeVar("SomeOptimizer", bound=Optimizer)
+
+
+def auto_dataloader(
+    dataset: Dataset[Any], *, seed: int = 0, with_epoch: bool = False, **kwargs: Any
+) -> DataLoader[Any]:
+    """A ``DataLoader`` of this process's share of the data.
+
+    Its order is a pure function of (seed, epoch, batch) and the same for any number of processes
+    and workers: see :class:`DataOrder`, also for what happens to a last, smaller batch. Nothing is
+    drawn from torch's global random state. What else is given decides how the data are shared:
+
+    - neither ``sampler`` nor ``batch_sampler``: by :class:`DataOrder`, which becomes the loader's
+      ``batch_sampler`` (so ``loader.batch_size`` is None, as torch has it then);
+    - a ``sampler`` or ``batch_sampler``: each of its batches is split among the processes, and one
+      with fewer items than processes is dropped. A ``DistributedSampler``, and a ``batch_sampler``
+      with ``set_position``, are taken as they are, since they know the processes already;
+    - an ``IterableDataset``: it must itself yield different items in each process (ask
+      :func:`get_rank`) and in each worker; only the batch size is divided.
+
+    Args:
+        dataset: Any data set.
+        seed: What the order is derived from, the same in all processes. Torch's global seed has no
+            say in it.
+        with_epoch: Ask the data set for ``(epoch, index)`` instead of ``index``, so that it can
+            make its augmentation a function of both.
+        **kwargs: Those of ``DataLoader``. ``batch_size`` is that of the global batch, over all
+            processes; ``num_workers`` is for each process, as given. ``pin_memory`` is on by
+            default where :func:`device` is a CUDA device.
+
+    Raises:
+        ValueError: The number of processes does not divide ``batch_size``, or options exclude one
+            another.
+
+    Example:
+        >>> loader = auto_dataloader(range(10), batch_size=4, shuffle=True)
+        >>> [len(batch) for batch in loader]
+        [4, 4, 2]
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, 0, -1, get_rank()))
+    options: dict[str, Any] = {"generator": generator, "pin_memory": device().type == "cuda"}
+    options |= kwargs
+    sampler, batch_sampler = options.get("sampler"), options.get("batch_sampler")
+    iterable = isinstance(dataset, IterableDataset)
+    if with_epoch and (iterable or sampler is not None or batch_sampler is not None):
+        raise ValueError("with_epoch=True: expected neither iterable data nor a sampler")
+    if iterable or isinstance(sampler, DistributedSampler):
+        options["batch_size"] = _per_process(options.get("batch_size", 1))
+        if iterable and get_world_size() > 1:
+            _say("iterable data are not shared: they must differ from process to process")
+    elif batch_sampler is not None:
+        if not _knows_processes(batch_sampler):
+            options["batch_sampler"] = SharedBatches(batch_sampler, seed=seed, generator=generator)
+    elif options.get("batch_size", 1) is None:
+        options["sampler"] = _single_items(dataset, options, seed, with_epoch)
+    else:
+        options["batch_sampler"] = _batches(dataset, options, seed, with_epoch, generator)
+    return DataLoader(dataset, **options)
+
+
+def _batches(
+    dataset: Dataset[Any],
+    options: dict[str, Any],
+    seed: int,
+    with_epoch: bool,
+    generator: torch.Generator,
+) -> DataOrder | SharedBatches:
+    """The batch sampler that stands for the options it takes out of ``options``."""
+    batch_size, sampler = options.pop("batch_size", 1), options.pop("sampler", None)
+    shuffle, drop_last = bool(options.pop("shuffle", False)), options.pop("drop_last", False)
+    _per_process(batch_size)
+    batches: DataOrder | SharedBatches
+    if sampler is None:
+        batches = DataOrder(
+            len(cast("Sized", dataset)),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            with_epoch=with_epoch,
+            generator=generator,
+        )
+    elif shuffle:
+        raise ValueError("shuffle=True: expected no sampler beside it, since that has an order")
+    else:
+        whole = BatchSampler(sampler, batch_size, drop_last)
+        batches = SharedBatches(whole, seed=seed, generator=generator)
+    if batches.dropped and not drop_last:
+        _say(
+            f"{batches.dropped} of the items are left out of each epoch: the last batch has fewer "
+            f"than the {get_world_size()} processes need"
+        )
+    return batches
+
+
+def _single_items(
+    dataset: Dataset[Any], options: dict[str, Any], seed: int, with_epoch: bool
+) -> Sampler[Any]:
+    """The sampler for a loader with ``batch_size=None``, which takes items as they are."""
+    sampler, shuffle = options.pop("sampler", None), bool(options.pop("shuffle", False))
+    if sampler is not None:
+        return sampler if get_world_size() == 1 else DistributedProxySampler(sampler)
+    size, world_size = len(cast("Sized", dataset)), get_world_size()
+    return SingleItems(
+        DataOrder(size, world_size, shuffle=shuffle, seed=seed, with_epoch=with_epoch)
+    )
+
+
+def _knows_processes(batch_sampler: object) -> bool:
+    return hasattr(batch_sampler, "set_position") or isinstance(
+        getattr(batch_sampler, "sampler", None), DistributedSampler
+    )
+
+
+def _per_process(batch_size: int | None) -> int | None:
+    """One process's part of a global batch."""
+    if batch_size is None:
+        return None
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size {batch_size!r}: expected a whole number, 1 or more")
+    world_size = get_world_size()
+    if batch_size % world_size == 0:
+        return batch_size // world_size
+    lower = batch_size // world_size * world_size
+    nearest = f"{lower} or {lower + world_size}" if lower else f"{world_size}"
+    raise ValueError(
+        f"batch_size {batch_size}: it is that of the global batch and has to be shared equally by "
+        f"{world_size} processes; the nearest that can be: {nearest}"
+    )
+
+
+def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Module:
+    """Move a model to this process's device and, among several processes, wrap it for them.
+
+    Args:
+        model: Any module.
+        sync_bn: Compute the statistics of batch normalization over all processes.
+        **kwargs: Those of ``DistributedDataParallel``, such as ``find_unused_parameters``.
+
+    Raises:
+        ValueError: ``sync_bn`` is asked for among several processes that compute on the CPU.
+
+    Returns:
+        A ``DistributedDataParallel`` where there are several processes and the model has something
+        to train, else the model itself. Never a ``DataParallel``: one process uses one device.
+
+    Example:
+        >>> auto_model(nn.Linear(2, 1))  # in one process
+        Linear(in_features=2, out_features=1, bias=True)
+    """
+    where = device()
+    if any(tensor.device != where for tensor in [*model.parameters(), *model.buffers()]):
+        model.to(where)
+    if get_world_size() == 1:
+        if not is_active() and where.type != "cpu" and torch.accelerator.device_count() > 1:
+            _say(
+                f"using 1 of {torch.accelerator.device_count()} devices; to use all, run with "
+                "Parallel(backend='nccl', nproc_per_node=...) or torchrun --nproc_per_node=..."
+            )
+        return model
+    if isinstance(model, DistributedDataParallel) or not any(
+        parameter.requires_grad for parameter in model.parameters()
+    ):
+        return model
+    if sync_bn and where.type == "cpu":
+        raise ValueError("sync_bn=True: torch can do that on accelerators only, not on the CPU")
+    if sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
+    if where.type != "cpu":
+        kwargs = {"device_ids": [where.index]} | kwargs
+    return DistributedDataParallel(model, **kwargs)
+
+
+def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
+    """Give the optimizer back: ``DistributedDataParallel`` has averaged the gradients already.
+
+    Other kinds of backend need more here; a script that calls this runs with them unchanged.
+
+    Raises:
+        TypeError: Options are given, of which no backend of now has any.
+    """
+    if kwargs:
+        raise TypeError(f"auto_optim: unexpected options {', '.join(kwargs)}: no backend takes any")
+    return optimizer
+
+
+def _say(message: str) -> None:
+    announce(__name__, message)
