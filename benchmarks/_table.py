@@ -1,0 +1,62 @@
+"""What the benchmarks share: interleaved timing, tables, and the page that holds them."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+PAGE = Path(__file__).parent / "README.md"
+
+
+def interleaved(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Return each case's median seconds; the cases take turns, so drift hits them alike."""
+    for case in cases.values():
+        case()
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, case in cases.items():
+            begin = perf_counter()
+            case()
+            seconds[name].append(perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def environment(*packages: str) -> str:
+    """Return one line that says where figures come from."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        )
+        if Path("/proc/cpuinfo").exists()
+        else iter([platform.processor()]),
+        "unknown processor",
+    )
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, {versions}; "
+        f"{model}, {torch.backends.cpu.get_cpu_capability()}, one thread."
+    )
+
+
+def write(section: str, text: str) -> None:
+    """Put ``text`` into the page, between the marks of ``section``."""
+    begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->"
+    page = PAGE.read_text()
+    if begin not in page or end not in page:
+        raise SystemExit(f"{PAGE}: the marks of the section {section!r} are missing")
+    before, rest = page.split(begin)
+    PAGE.write_text(before + begin + text.rstrip() + "\n" + end + rest.split(end)[1])
