@@ -1,0 +1,77 @@
+"""The names of checkpoints' files."""
+
+from __future__ import annotations
+
+import string
+
+__all__ = ["check_pattern", "default_pattern", "render"]
+
+_FIELDS = ("filename_prefix", "name", "global_step", "score_name", "score", "ext")
+
+
+def default_pattern(
+    with_prefix: bool = True,
+    with_score: bool = True,
+    with_score_name: bool = True,
+    with_global_step: bool = True,
+) -> str:
+    """Return the default pattern of file names with the parts that are wanted.
+
+    Raises:
+        ValueError: neither step nor score is wanted, or the score's name without the score.
+
+    Example:
+        >>> Checkpoint.setup_filename_pattern(with_prefix=False, with_score_name=False)
+        '{name}_{global_step}_{score}.{ext}'
+    """
+    if not with_score and not with_global_step:
+        raise ValueError(
+            "a file's name needs with_score or with_global_step, or all files have the same"
+        )
+    if with_score_name and not with_score:
+        raise ValueError("with_score_name needs with_score=True")
+    parts = ["{filename_prefix}"] if with_prefix else []
+    parts.append("{name}")
+    if with_global_step:
+        parts.append("{global_step}")
+    if with_score:
+        parts.append("{score_name}={score}" if with_score_name else "{score}")
+    return "_".join(parts) + ".{ext}"
+
+
+def check_pattern(pattern: str, has_score: bool, has_score_name: bool) -> None:
+    """Check that something fills every field of ``pattern``.
+
+    Raises:
+        ValueError: a field is unknown, or nothing fills it.
+    """
+    fields = {field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None}
+    if unknown := sorted(fields.difference(_FIELDS)):
+        raise ValueError(
+            f"filename_pattern {pattern!r}: unknown field {unknown[0]!r}; "
+            f"the fields are {', '.join(_FIELDS)}"
+        )
+    if "score" in fields and not has_score:
+        raise ValueError(f"filename_pattern {pattern!r}: 'score' needs score_function")
+    if "score_name" in fields and not has_score_name:
+        raise ValueError(f"filename_pattern {pattern!r}: 'score_name' needs score_name")
+
+
+def render(
+    pattern: str,
+    prefix: str,
+    name: str,
+    step: int,
+    score_name: str | None,
+    score: int | float | None,
+    extension: str,
+) -> str:
+    """Return the file's name; slashes in a name do not make it a folder."""
+    return pattern.format(
+        filename_prefix=prefix,
+        name=name.replace("/", "_"),
+        global_step=step,
+        score_name=(score_name or "").replace("/", "_"),
+        score=f"{score:.4f}" if isinstance(score, float) else score,
+        ext=extension,
+    )

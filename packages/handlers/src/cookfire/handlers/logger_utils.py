@@ -1,0 +1,183 @@
+"""A tracker for a whole training in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from cookfire.engine import Engine, EventEnum, Events
+from cookfire.engine.events import AnyEvent
+from cookfire.handlers.base_logger import BaseLogger
+from cookfire.handlers.utils import global_step_from_engine
+
+if TYPE_CHECKING:
+    from cookfire.handlers.mlflow_logger import MLflowLogger
+    from cookfire.handlers.tensorboard_logger import TensorboardLogger
+
+__all__ = ["setup_any_logging", "setup_mlflow_logging", "setup_tb_logging"]
+
+Optimizers = Optimizer | Mapping[str, Optimizer] | Mapping[None, Optimizer] | None
+Evaluators = Engine | Mapping[str, Engine] | None
+
+
+def setup_tb_logging(
+    output_path: str,
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> TensorboardLogger:
+    """Log metrics and learning rates to TensorBoard.
+
+    Args:
+        output_path: folder of the event file.
+        trainer: its metrics are logged under ``training``, every ``log_every_iters`` iterations.
+        optimizers: whose learning rates are logged; those of a dict under their keys.
+        evaluators: their metrics are logged when they complete, at the trainer's epoch, under
+            ``validation`` or, of a dict, under their keys.
+        log_every_iters: iterations between records; 100 by default: reading a value makes the
+            program wait for a GPU.
+        trainer_metric_names: which metrics, or "all".
+        evaluator_metric_names: which metrics, or "all".
+        kwargs: for :class:`~cookfire.handlers.TensorboardLogger`.
+
+    Returns:
+        The logger; close it after the run.
+
+    Raises:
+        TypeError: optimizers or evaluators are of another kind.
+        ModuleNotFoundError: TensorBoard is not installed; says what to install.
+
+    Example:
+        >>> logger = setup_tb_logging(folder, trainer, optimizer, evaluators={"test": evaluator})
+        >>> state = trainer.run(data)
+        >>> logger.close()
+    """
+    from cookfire.handlers.tensorboard_logger import TensorboardLogger
+
+    logger = TensorboardLogger(log_dir=output_path, **kwargs)
+    _attach(
+        logger, trainer, optimizers, evaluators, log_every_iters,
+        trainer_metric_names, evaluator_metric_names,
+    )  # fmt: skip
+    return logger
+
+
+def setup_mlflow_logging(
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> MLflowLogger:
+    """Log metrics and learning rates to MLflow; as :func:`setup_tb_logging`.
+
+    Args:
+        trainer: see :func:`setup_tb_logging`, as for those that follow.
+        optimizers: whose learning rates are logged.
+        evaluators: whose metrics are logged.
+        log_every_iters: iterations between records.
+        trainer_metric_names: which metrics, or "all".
+        evaluator_metric_names: which metrics, or "all".
+        kwargs: for :class:`~cookfire.handlers.MLflowLogger`.
+
+    Returns:
+        The logger; close it after the run.
+
+    Raises:
+        TypeError: optimizers or evaluators are of another kind.
+        ModuleNotFoundError: MLflow is not installed; says what to install.
+
+    Example:
+        >>> logger = setup_mlflow_logging(trainer, optimizer, evaluators=evaluator)
+    """
+    from cookfire.handlers.mlflow_logger import MLflowLogger
+
+    logger = MLflowLogger(**kwargs)
+    _attach(
+        logger, trainer, optimizers, evaluators, log_every_iters,
+        trainer_metric_names, evaluator_metric_names,
+    )  # fmt: skip
+    return logger
+
+
+def setup_any_logging(
+    logger: BaseLogger,
+    logger_module: Any,  # noqa: ARG001 - ignite's scripts pass it
+    trainer: Engine,
+    optimizers: Optimizers,
+    evaluators: Evaluators,
+    log_every_iters: int,
+) -> None:
+    """Attach a logger of your own as :func:`setup_tb_logging` does with TensorBoard's.
+
+    Args:
+        logger: the logger.
+        logger_module: not used.
+        trainer: see :func:`setup_tb_logging`, as for those that follow.
+        optimizers: whose learning rates are logged.
+        evaluators: whose metrics are logged.
+        log_every_iters: iterations between records.
+
+    Raises:
+        TypeError: optimizers or evaluators are of another kind.
+    """
+    _attach(logger, trainer, optimizers, evaluators, log_every_iters, "all", "all")
+
+
+def _attach(
+    logger: BaseLogger,
+    trainer: Engine,
+    optimizers: Optimizers,
+    evaluators: Evaluators,
+    log_every_iters: int | None,
+    trainer_metric_names: str | list[str],
+    evaluator_metric_names: str | list[str],
+) -> None:
+    by_optimizer = _by_tag("optimizers", optimizers, Optimizer, None)
+    by_evaluator = _by_tag("evaluators", evaluators, Engine, "validation")
+    logger.attach_output_handler(
+        trainer,
+        _every(Events.ITERATION_COMPLETED, log_every_iters),
+        tag="training",
+        metric_names=trainer_metric_names,
+    )
+    for tag, optimizer in by_optimizer.items():
+        logger.attach_opt_params_handler(
+            trainer,
+            _every(Events.ITERATION_STARTED, log_every_iters),
+            optimizer,
+            param_name="lr",
+            tag=tag,
+        )
+    for tag, evaluator in by_evaluator.items():
+        logger.attach_output_handler(
+            evaluator,
+            Events.COMPLETED,
+            tag=tag,
+            metric_names=evaluator_metric_names,
+            global_step_transform=global_step_from_engine(trainer),
+        )
+
+
+def _every(event: EventEnum, iterations: int | None) -> AnyEvent:
+    return event if iterations in (None, 1) else event(every=iterations)
+
+
+def _by_tag(name: str, given: Any, kind: type, tag: str | None) -> dict[Any, Any]:
+    things = {} if given is None else given if isinstance(given, Mapping) else {tag: given}
+    for thing in things.values():
+        if not isinstance(thing, kind):
+            raise TypeError(
+                f"{name} must be an {kind.__name__}, or a dict of them, got {type(thing).__name__}"
+            )
+    return dict(things)

@@ -1,0 +1,27 @@
+"""What every recipe needs: strict parameters, a run's folders, going on after a kill, verify.
+
+A recipe's ``train.py`` ends with ``recipe.main(train, Config, __file__)`` and its ``evaluate.py``
+with ``recipe.main(evaluate, Config, __file__, resumable=False)``. See :func:`main`, :class:`Run`
+and :func:`verify`.
+"""
+
+from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers.recipe._command import verify
+from cookfire.handlers.recipe._errors import RecipeError
+from cookfire.handlers.recipe._main import main
+from cookfire.handlers.recipe._parameters import Config, load, profiles
+from cookfire.handlers.recipe._run import Run
+from cookfire.handlers.recipe._verify import Report, check
+
+__all__ = [
+    "Config",
+    "DamagedCheckpoint",
+    "RecipeError",
+    "Report",
+    "Run",
+    "check",
+    "load",
+    "main",
+    "profiles",
+    "verify",
+]

@@ -1,0 +1,74 @@
+"""The ``verify`` command, for ``python -m cookfire.handlers.recipe`` and the recipes' own shell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cookfire.handlers.recipe._accept import accept as record
+from cookfire.handlers.recipe._parameters import profiles as names_of_profiles
+from cookfire.handlers.recipe._verify import METRICS, Report, check
+
+
+def verify(folder: Path, profiles: Iterable[str] | None = None, accept: bool = False) -> int:
+    """Compare a recipe's outs with its ``baseline.yaml``; print a table; return an exit code.
+
+    Args:
+        folder: the recipe's folder.
+        profiles: names of profiles; None: all (with ``accept``, all that have run).
+        accept: first record the outs as the baseline.
+
+    Returns:
+        0 if all are equal, within tolerance, or without a baseline; 1 if one differs; 2 if none
+        differs but one can't be told.
+
+    Raises:
+        RecipeError: there is no such profile, a file is not as it must be, or nothing can be
+            recorded.
+
+    Example:
+        >>> verify(Path("recipes/mnist"), ["tiny"])
+        mnist tiny
+          metric    baseline  tolerance  found
+          accuracy  0.961111  0.02       0.961111  equal
+          model.pt  68080dfb37ce         68080dfb37ce  equal
+          equal bits
+        0
+    """
+    names = names_of_profiles(folder / "params.yaml") if profiles is None else list(profiles)
+    if accept:
+        if profiles is None:
+            names = [name for name in names if (folder / "runs" / name / METRICS).exists()]
+        for name in names:
+            record(folder, name)
+    reports = [check(folder, name) for name in names]
+    for report in reports:
+        print(f"{folder.resolve().name} {report.profile}")
+        for line in table_of(report):
+            print(f"  {line}")
+        print(f"  {report.text}")
+    return worst(report.code for report in reports)
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return 1 if anything differs, else 2 if anything can't be told, else 0."""
+    found = set(codes)
+    return next((code for code in (1, 2) if code in found), 0)
+
+
+def table_of(report: Report) -> list[str]:
+    """Return a report's rows as aligned lines, with a heading; nothing if there are no rows."""
+    if not report.rows:
+        return []
+    heading = ("", "baseline", "tolerance", "found", "")
+    rows = [(row.name, row.expected, row.tolerance, row.found, row.verdict) for row in report.rows]
+    return align([heading, *rows])
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,168 @@
+"""A recipe's command line: ``python -m recipes.mnist.train --profile tiny``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from cookfire import distributed as idist
+from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers.recipe import _environment
+from cookfire.handlers.recipe._errors import RecipeError, one_line, show_path
+from cookfire.handlers.recipe._parameters import Config, ConfigT, find_profile, load, profiles
+from cookfire.handlers.recipe._parent import end_with_parent
+from cookfire.handlers.recipe._worker import Function, Task, work
+
+LAUNCHERS = ({"RANK", "WORLD_SIZE"}, {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"})
+"""Variables that torchrun and srun set for each process they start."""
+
+
+def main(
+    function: Function[ConfigT],
+    config: type[ConfigT],
+    file: str,
+    argv: Sequence[str] | None = None,
+    *,
+    resumable: bool = True,
+) -> None:
+    """Run a recipe's entry point from the command line, in the environment its profile asks for.
+
+    Reads the profile from ``params.yaml`` beside ``file``, sets the profile's environment (by
+    starting the command once more, since torch reads it when it is imported), starts the profile's
+    processes or joins those of torchrun, and calls ``function(config, run)`` in each.
+
+    Args:
+        function: ``train(config, run)`` or ``evaluate(config, run)``; returns its headline numbers.
+        config: the recipe's frozen dataclass, a ``recipe.Config``.
+        file: ``__file__`` of the entry point; its folder is the recipe, its name the entry's name.
+        argv: arguments in place of the command line's; the environment must fit already then.
+        resumable: True for a training: ``run.outputs`` is a staging folder beside what
+            ``run.keep`` keeps in ``.resume/<profile>``, locked for this process, and its files
+            appear in ``runs/<profile>`` when the function returns. False for an evaluation:
+            ``run.outputs`` is ``runs/<profile>``, where it finds the weights and writes its outs.
+
+    Raises:
+        SystemExit: with code 2 after one line on stderr where the user can mend it (parameters, a
+            missing or damaged file); 130 after Ctrl-C. Other errors are raised as they are.
+
+    Example:
+        >>> if __name__ == "__main__":
+        ...     recipe.main(train, MnistConfig, __file__)
+    """
+    try:
+        _main(function, config, Path(file).resolve(), argv, resumable)
+    except (RecipeError, DamagedCheckpoint) as error:
+        _leave(one_line(str(error)), 2)
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command goes on" if resumable else "interrupted", 130)
+
+
+def _leave(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(code)
+
+
+def _main(
+    function: Function[ConfigT],
+    config_type: type[ConfigT],
+    file: Path,
+    argv: Sequence[str] | None,
+    resumable: bool,
+) -> None:
+    params_yaml = file.parent / "params.yaml"
+    options = _parser(function, params_yaml).parse_args(argv)
+    config = load(params_yaml, options.profile, config_type)
+    task = _task(file, options, find_profile(params_yaml, options.profile), config, resumable)
+    where = _environment.where(params_yaml, options.profile)
+    _environment.require(config.environment, where=where, restart=argv is None)
+    _environment.check_instruction_set(config.environment, where=where)
+    if not task.data.exists():
+        key = f"{show_path(params_yaml)}: {options.profile}.data"
+        raise RecipeError(
+            f"{'--data' if options.data else key}: no such file or folder: {show_path(task.data)}; "
+            "`dvc repro` of this stage makes it, and --data DIR --out DIR takes another"
+        )
+    if "DVC_ROOT" in os.environ:
+        end_with_parent()
+    launch(function, config, task)
+
+
+def launch(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
+    """Call ``work`` in the processes that the profile asks for, or that a launcher has started."""
+    launched = any(names <= os.environ.keys() for names in LAUNCHERS)
+    backend = config.backend
+    if backend is None and (launched or config.processes > 1):
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend is None:
+        work(0, function, config, task)
+        return
+    try:
+        group = idist.Parallel(backend, nproc_per_node=None if launched else config.processes)
+    except ValueError as error:
+        key = f"{show_path(task.recipe / 'params.yaml')}: {task.profile}.backend"
+        raise RecipeError(f"{key}: {error}") from error
+    try:
+        with group as parallel:
+            parallel.run(work, function, config, task)
+    except ProcessRaisedException as error:
+        if isinstance(error.__cause__, RecipeError | DamagedCheckpoint):
+            raise error.__cause__ from None
+        raise
+
+
+def _parser(function: Function[ConfigT], params_yaml: Path) -> argparse.ArgumentParser:
+    module = sys.modules[function.__module__]
+    spec = getattr(module, "__spec__", None)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {spec.name}" if spec is not None else None,
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = ", ".join(profiles(params_yaml))
+    parser.add_argument("--profile", required=True, metavar="NAME", help=f"one of: {names}")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="another data set in the same layout; needs --out"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write everything there: outs, DIR/logs and DIR/.resume (default: runs/<profile>, "
+        "logs/<profile> and .resume/<profile> beside params.yaml)",
+    )
+    return parser
+
+
+def _task(
+    file: Path, options: argparse.Namespace, parameters: object, config: Config, resumable: bool
+) -> Task:
+    recipe, profile = file.parent, str(options.profile)
+    if not re.fullmatch(r"\w[\w.-]*", profile):
+        raise RecipeError(f"{show_path(recipe / 'params.yaml')}: {profile!r} can't name a folder")
+    if options.out is not None and options.out.resolve().is_relative_to(recipe / "runs"):
+        raise RecipeError(f"--out {options.out}: runs/ is DVC's; choose a folder outside it")
+    if options.data is not None and options.out is None:
+        raise RecipeError(
+            "--data needs --out DIR outside runs/, which holds results on the profile's own data"
+        )
+    data = recipe / config.data if options.data is None else options.data
+    out = None if options.out is None else options.out.resolve()
+    resume = recipe / ".resume" / profile if out is None else out / ".resume"
+    return Task(
+        entry=file.stem,
+        recipe=recipe,
+        profile=profile,
+        parameters=parameters,
+        data=data.resolve(),
+        outputs=recipe / "runs" / profile if out is None else out,
+        logs=recipe / "logs" / profile if out is None else out / "logs",
+        resume=resume if resumable else None,
+    )

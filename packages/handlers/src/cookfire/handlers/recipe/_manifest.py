@@ -1,0 +1,85 @@
+"""``logs/<profile>/manifest.json``: how the outs came about, beside them and not among them."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cookfire.handlers.recipe import _git
+from cookfire.handlers.recipe._fingerprint import hash_file
+from cookfire.handlers.recipe._records import read_record, write_record
+
+NAME = "manifest.json"
+
+
+def record(
+    logs: Path,
+    entry: str,
+    *,
+    recipe: Path,
+    data: Path,
+    outputs: Path,
+    environment: Mapping[str, str | int],
+    fingerprint: Mapping[str, str],
+    parameters: object,
+    result: Mapping[str, float],
+) -> None:
+    """Note how an entry point's run went; other entry points' notes stay.
+
+    Args:
+        logs: the folder of the manifest.
+        entry: ``train`` or ``evaluate``: the name of the file that ran.
+        recipe: the recipe's folder.
+        data: the data set that was used.
+        outputs: the folder of the outs, whose hashes tie the notes to them.
+        environment: what bits depend on, as the process that computed them saw it.
+        fingerprint: hashes of code and data.
+        parameters: the profile's block of params.yaml.
+        result: what the function returned.
+    """
+    files = [path for path in outputs.iterdir() if path.is_file() and path.name[0] != "."]
+    notes = {
+        "command": sys.orig_argv,
+        "commit": _git.commit(recipe),
+        "changes": _git.changes(recipe),
+        "data": str(data),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": dict(environment),
+        "fingerprint": dict(fingerprint),
+        "outputs": {path.name: hash_file(path) for path in sorted(files)},
+        "parameters": json.loads(json.dumps(parameters)),  # keys become text, which can be sorted
+        "result": dict(result),
+        "versions": _versions(recipe),
+    }
+    write_record(logs / NAME, {**(read_record(logs / NAME) or {}), entry: notes})
+
+
+def notes_on(logs: Path, entry: str, out: Path) -> dict[str, Any] | None:
+    """Return the notes on the run of the entry point that wrote this very file; None if unknown."""
+    notes = (read_record(logs / NAME) or {}).get(entry)
+    if not notes or not out.exists() or notes["outputs"].get(out.name) != hash_file(out):
+        return None
+    return dict(notes)
+
+
+def _versions(recipe: Path) -> dict[str, str]:
+    """Return the versions of Python and of what the recipe's pyproject.toml asks for."""
+    versions = {"python": platform.python_version()}
+    asked = ["torch"]
+    with suppress(OSError, tomllib.TOMLDecodeError):
+        project = tomllib.loads((recipe / "pyproject.toml").read_text()).get("project", {})
+        asked += project.get("dependencies", [])
+    for requirement in asked:
+        if match := re.match(r"[\w.-]+", requirement):
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions[match[0]] = importlib.metadata.version(match[0])
+    return versions

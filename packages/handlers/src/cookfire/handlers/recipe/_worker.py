@@ -1,0 +1,155 @@
+"""One process's part of a run, from the folders to the manifest; the first process writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+from cookfire import distributed as idist
+from cookfire.handlers.recipe import _environment, _manifest
+from cookfire.handlers.recipe._errors import show_path
+from cookfire.handlers.recipe._fingerprint import fingerprint
+from cookfire.handlers.recipe._parameters import ConfigT
+from cookfire.handlers.recipe._resume import ResumeFolder
+from cookfire.handlers.recipe._run import Run
+
+Function = Callable[[ConfigT, Run], Mapping[str, float] | None]
+
+logger = logging.getLogger("cookfire.handlers.recipe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Where one run of one entry point reads and writes; the same for each of its processes."""
+
+    entry: str
+    """Name of the entry point: ``train``, ``evaluate``."""
+
+    recipe: Path
+    """The recipe's folder."""
+
+    profile: str
+
+    parameters: object
+    """The profile's block of params.yaml."""
+
+    data: Path
+
+    outputs: Path
+    """Where the outs appear."""
+
+    logs: Path
+
+    resume: Path | None
+    """Folder of the unfinished run; None for an entry point that is not resumable."""
+
+
+def work(_local_rank: int, function: Function[ConfigT], config: ConfigT, task: Task) -> None:
+    """Run the function in this process; what ``Parallel`` starts."""
+    _environment.prepare_process(compiles=config.compile)
+    _show_log()
+    if (count := idist.get_world_size()) != config.processes:
+        logger.warning(
+            "%d processes were started, the profile has %d; its results may differ",
+            count, config.processes,
+        )  # fmt: skip
+    if task.resume is None:
+        _run(function, config, task)
+    else:
+        _run_resumable(function, config, task, ResumeFolder(task.resume))
+
+
+def _run(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
+    task.outputs.mkdir(parents=True, exist_ok=True)
+    note = _begin(task)
+    run = Run(task.profile, outputs=task.outputs, logs=task.logs, data=task.data)
+    note(_call(function, config, run))
+
+
+def _run_resumable(
+    function: Function[ConfigT], config: ConfigT, task: Task, folder: ResumeFolder
+) -> None:
+    first = idist.get_rank() == 0
+    with folder.locked() if first else nullcontext():
+        note = _begin(task, folder)
+        run = Run(
+            task.profile,
+            outputs=folder.outputs,
+            logs=task.logs,
+            data=task.data,
+            states=folder.path,
+            save_every=config.save_every,
+        )
+        # The first process's answer, so that all go the same way.
+        if idist.broadcast(int(folder.finished() is not None), src=0):
+            logger.info("the training was complete; publishing its outs")
+        else:
+            result = _call(function, config, run)
+            if first:
+                folder.finish({"result": result})
+        if first:
+            finished = folder.finished()
+            assert finished is not None
+            folder.publish(task.outputs)
+            note(finished["result"])
+            folder.remove()
+
+
+def _begin(task: Task, folder: ResumeFolder | None = None) -> Callable[[Mapping[str, float]], None]:
+    """Say what runs, make the folder ready, and return what notes the result at the end."""
+    began = time.monotonic()
+    environment = _environment.describe(
+        world_size=idist.get_world_size(), device=_environment.describe_device(idist.device())
+    )
+    used = ", ".join(f"{environment[name]}" for name in ("torch", "device", "instruction_set"))
+    logger.info(
+        "%s %s %s: torch %s, %s threads, %s processes, data %s", task.recipe.name, task.entry,
+        task.profile, used, environment["threads"], environment["world_size"], show_path(task.data),
+    )  # fmt: skip
+    prints: dict[str, str] = {}
+    if idist.get_rank() == 0:
+        prints = fingerprint(task.parameters, task.recipe, task.data, idist.get_world_size())
+        if folder is not None:
+            folder.begin(prints, environment)
+    idist.barrier()  # nobody looks for an interrupted run before it is known to fit
+
+    def note(result: Mapping[str, float]) -> None:
+        if idist.get_rank() == 0:
+            _manifest.record(
+                task.logs, task.entry, recipe=task.recipe, data=task.data, outputs=task.outputs,
+                environment=environment, fingerprint=prints, parameters=task.parameters,
+                result=result,
+            )  # fmt: skip
+        shown = ", ".join(f"{name} {value:.6g}" for name, value in result.items()) or "done"
+        logger.info(
+            "%s (%.1f s); outs in %s", shown, time.monotonic() - began, show_path(task.outputs)
+        )
+
+    return note
+
+
+def _call(function: Function[ConfigT], config: ConfigT, run: Run) -> dict[str, float]:
+    result = function(config, run) or {}
+    idist.barrier()  # all are done with the folder
+    return {name: float(value) for name, value in result.items()}
+
+
+class _ToStderr(logging.Handler):
+    """Writes to what is stderr at the time, unlike ``logging.StreamHandler``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def _show_log() -> None:
+    """Show what this package logs on stderr, unless the program has configured logging for it."""
+    shown = logger.hasHandlers() and logger.isEnabledFor(logging.INFO)
+    if idist.get_rank() == 0 and not shown:
+        logger.propagate = not logging.root.handlers  # else warnings would come twice
+        logger.addHandler(_ToStderr())
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,196 @@
+"""What the ranks of a group do in tests; apart from these, so that a process starts quickly."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
+
+from cookfire.distributed import DataOrder
+from cookfire.engine import Engine, Events, create_supervised_trainer
+from cookfire.handlers import (
+    Checkpoint,
+    CheckpointEvents,
+    DiskSaver,
+    RunState,
+    TerminateOnNan,
+    common,
+)
+from cookfire.handlers._files import load_file, save_file
+from cookfire.metrics import Average
+from tests.handlers.helpers import Memory, checkpoints, engine_at, model
+
+
+class Sharded:
+    """Behaves as torch's ZeroRedundancyOptimizer does, whose import takes seconds."""
+
+    def __init__(self) -> None:
+        self.mine = {f"of rank {dist.get_rank()}": 1}
+        self.everything: dict[str, int] | None = None
+
+    def consolidate_state_dict(self, to: int) -> None:
+        """Bring the parts together on one rank."""
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self.mine)
+        self.everything = parts[0] | parts[1] if dist.get_rank() == to else None
+
+    def state_dict(self) -> dict[str, int]:
+        """Return all parts, where they were brought together."""
+        if self.everything is None:
+            raise RuntimeError("not consolidated on this rank")
+        return self.everything
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take this rank's part."""
+        self.mine = {name: state[name] for name in self.mine}
+
+
+def save_together(folder: str) -> dict[str, Any]:
+    """Save in every way, and report what happened on this rank."""
+    rank = dist.get_rank()
+    seen: dict[str, Any] = {}
+    net = DistributedDataParallel(model(1.0))
+    optimizer = Sharded()
+
+    # Both ranks call; the scores differ by rank, and the writing rank's decides.
+    calls: list[str] = []
+    checkpoint = Checkpoint(
+        {"model": net, "optimizer": optimizer},
+        Path(folder) / "sharded",
+        score_name="acc",
+        save_on_rank=1,
+    )
+    for ours in ([0.5, 0.9], [0.1, 0.2], [0.7, 0.1]):
+        engine = engine_at(1, acc=ours[rank])
+        engine.register_events(*CheckpointEvents)
+        engine.add_event_handler(Checkpoint.SAVED_CHECKPOINT, lambda: calls.append("saved"))
+        checkpoint(engine)
+    seen["saved"] = (calls, checkpoint.state_dict())
+    seen["files"] = checkpoints(Path(folder) / "sharded")
+
+    # A plain function is called on one rank, a saver object on all.
+    functions: list[str] = []
+    Checkpoint({"model": net}, lambda _, filename: functions.append(filename))(engine_at(4))
+    saver = Memory()
+    Checkpoint({"model": net}, saver)(engine_at(4))
+    seen["called"] = (functions, saver.calls)
+
+    # An error of the rank that writes is raised on both.
+    def fail(_: Any, filename: str) -> None:
+        raise OSError(f"no room for {filename}")
+
+    try:
+        Checkpoint({"model": net}, fail)(engine_at(5))
+    except Exception as error:
+        seen["error"] = f"{type(error).__name__}: {error}"
+
+    DiskSaver(Path(folder) / "made by one", save_on_rank=1)
+    dist.barrier()
+    seen["made"] = (Path(folder) / "made by one").is_dir()
+
+    Checkpoint.load_objects(
+        {"model": net, "optimizer": optimizer}, Path(folder) / "sharded" / seen["files"][0]
+    )
+    return seen
+
+
+class _Training:
+    """A model with dropout, which draws other numbers on each rank."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed + dist.get_rank())
+        self.net = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        model = DistributedDataParallel(self.net)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        self.trainer = create_supervised_trainer(model, self.optimizer, nn.functional.mse_loss)
+        self.noise: list[float] = []
+        self.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda: self.noise.append(torch.rand(()).item())
+        )
+        Average(output_transform=float).attach(self.trainer, "loss")
+        self.state = RunState(self.trainer, model=model, optimizer=self.optimizer)
+
+    def run(self) -> None:
+        """Run two epochs of three batches."""
+        generator = torch.Generator().manual_seed(0)
+        data = TensorDataset(
+            torch.randn(12, 2, generator=generator), torch.randn(12, 1, generator=generator)
+        )
+        order = DataOrder(12, 4, shuffle=True)
+        self.trainer.run(DataLoader(data, batch_sampler=order, generator=generator), max_epochs=2)
+
+    def result(self, since: int) -> dict[str, Any]:
+        """Return what this rank came to."""
+        weights = [value.tolist() for value in self.net.state_dict().values()]
+        loss = self.trainer.state.metrics["loss"]
+        return {"noise": self.noise[since:], "weights": weights, "loss": loss}
+
+
+def train_in_parts(folder: str) -> dict[str, Any]:
+    """Train in one go, and again from what was saved in the middle of an epoch."""
+    path = Path(folder) / "state.pt"
+
+    def save() -> None:
+        saved = whole.state.state_dict()
+        if dist.get_rank() == 0:
+            save_file(saved, path)
+        dist.barrier()
+
+    whole, part = _Training(0), _Training(5)
+    torch.manual_seed(dist.get_rank())
+    whole.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), save)
+    whole.run()
+    saved: Any = load_file(path)
+    part.state.load_state_dict(saved)
+    part.run()
+    try:
+        part.state.load_state_dict(saved | {"ranks": saved["ranks"][:1]})
+    except ValueError as error:
+        text = str(error)
+    return {"whole": whole.result(2), "resumed": part.result(0), "error": text}
+
+
+def meet_nan() -> tuple[int, int]:
+    """Train where each rank meets nan at an iteration of its own; return where both stopped."""
+    stopped = []
+    for every in (10, 4):
+        trainer = Engine(
+            lambda engine, _: math.nan if engine.state.iteration + dist.get_rank() == 4 else 1.0
+        )
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(every=every))
+        stopped.append(trainer.run([0] * 50).iteration)
+    return stopped[0], stopped[1]
+
+
+def use_common_handlers(folder: str) -> dict[str, Any]:
+    """Train with the usual handlers, attached on both ranks."""
+    net = DistributedDataParallel(model())
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    trainer, evaluator = Engine(lambda *_: float(dist.get_rank())), Engine(lambda *_: None)
+    common.setup_common_training_handlers(
+        trainer, to_save={"trainer": trainer, "model": net}, output_path=f"{folder}/all",
+        save_every_iters=3, lr_scheduler=torch.optim.lr_scheduler.StepLR(sgd, 2),
+        output_names=["loss"],
+    )  # fmt: skip
+    common.save_best_model_by_val_score(
+        f"{folder}/best", evaluator, net, "score", n_saved=2, trainer=trainer
+    )
+    evaluator.add_event_handler(
+        Events.EPOCH_COMPLETED,
+        lambda engine: engine.state.metrics.update(score=trainer.state.epoch),
+    )
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run([0]))
+    sgd.step()
+    trainer.run([0] * 3, max_epochs=2)
+    loss = trainer.state.metrics["loss"]
+    return {
+        "files": checkpoints(Path(folder) / "all"),
+        "best": checkpoints(Path(folder) / "best"),
+        "loss": loss,
+    }
