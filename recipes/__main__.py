@@ -1,0 +1,98 @@
+"""The recipes' shell: `python -m recipes list` and `python -m recipes verify [NAME]`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cookfire.handlers import recipe
+
+ROOT = Path(__file__).parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m recipes", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "list",
+        help="show each recipe: version, profiles, headline metric, and whether it is verified",
+        description="Show each recipe's version and profiles, the first metric of each baseline, "
+        "and whether the results that lie here equal it.",
+    )
+    command.add_argument("--json", action="store_true", help="for programs")
+    command = commands.add_parser(
+        "verify",
+        help="compare results with their baselines",
+        description="Compare results with their baselines. Exit code: 0 equal, within tolerance, "
+        "or no baseline; 1 differs; 2 can't say.",
+    )
+    command.add_argument("name", nargs="?", metavar="NAME", help="a recipe (default: all)")
+    command.add_argument("--profile", metavar="NAME", help="only this profile (default: all)")
+    command.add_argument(
+        "--accept", action="store_true", help="record the finished runs as the baselines first"
+    )
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "list":
+            return show(as_json=options.json)
+        return verify(options.name, options.profile, accept=options.accept)
+    except recipe.RecipeError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def folders() -> dict[str, Path]:
+    """Return the folders of the recipes by name."""
+    return {path.parent.name: path.parent for path in sorted(ROOT.glob("*/params.yaml"))}
+
+
+def verify(name: str | None, profile: str | None, *, accept: bool) -> int:
+    """Verify one recipe or all; 1 if anything differs, else 2 if anything can't be told."""
+    known = folders()
+    if name is not None and name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise recipe.RecipeError(f"no recipe {name!r}{hint} (there are: {', '.join(known)})")
+    profiles = None if profile is None else [profile]
+    chosen = known.values() if name is None else [known[name]]
+    codes = {recipe.verify(folder, profiles, accept=accept) for folder in chosen}
+    return next((code for code in (1, 2) if code in codes), 0)
+
+
+def show(*, as_json: bool) -> int:
+    """Print a line for each recipe's profile, or everything as JSON."""
+    rows = list(_rows())
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    names = ("recipe", "version", "profile", "headline", "verified")
+    table = [names, *([row[name] or "-" for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+def _rows() -> Iterator[dict[str, str | None]]:
+    for name, folder in folders().items():
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for profile in recipe.profiles(folder / "params.yaml"):
+            report = recipe.check(folder, profile)
+            yield {
+                "recipe": name,
+                "version": project["version"],
+                "profile": profile,
+                "headline": report.headline,
+                "verified": report.verdict,
+            }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
