@@ -39,8 +39,12 @@ class ResumeFolder:
         """Hold the folder's lock; RecipeError names the process that has it already."""
         return locked(self.path)
 
-    def begin(self, fingerprint: Mapping[str, str], environment: Mapping[str, str | int]) -> None:
-        """Keep what an interrupted run with the same fingerprint left, or clear the folder."""
+    def begin(self, fingerprint: Mapping[str, str], environment: Mapping[str, str | int]) -> bool:
+        """Keep what an interrupted run with the same fingerprint left, or clear the folder.
+
+        Returns:
+            Whether the run starts afresh.
+        """
         started = read_record(self.path / "started.json")
         if started is not None and not {"fingerprint", "environment"} <= started.keys():
             started = None
@@ -61,6 +65,7 @@ class ResumeFolder:
                 "this run began in another environment (%s): its bits may differ from those of an "
                 "uninterrupted run", ", ".join(changed),
             )  # fmt: skip
+        return started is None
 
     def finish(self, outcome: Mapping[str, object]) -> None:
         """Mark the run as complete: from here on, only publishing is left to do."""

@@ -81,7 +81,14 @@ class Run:
             saved = {"run": state.state_dict(), "ends": engine.should_terminate}
             files.save(engine.state.iteration, saved)
 
-        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=self.save_every), save)
+        def save_within_epoch(engine: Engine) -> None:
+            # At an epoch's end only after its handlers: they look at the last step's output,
+            # which no state holds.
+            if engine.epoch_iteration != engine.state.epoch_length:
+                save(engine)
+
+        within = Events.ITERATION_COMPLETED(every=self.save_every)
+        trainer.add_event_handler(within, save_within_epoch)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, save)
         return resumed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -114,8 +115,8 @@ def _begin(task: Task, folder: ResumeFolder | None = None) -> Callable[[Mapping[
     prints: dict[str, str] = {}
     if idist.get_rank() == 0:
         prints = fingerprint(task.parameters, task.recipe, task.data, idist.get_world_size())
-        if folder is not None:
-            folder.begin(prints, environment)
+        if folder is not None and folder.begin(prints, environment):
+            _set_aside(task.logs)
     idist.barrier()  # nobody looks for an interrupted run before it is known to fit
 
     def note(result: Mapping[str, float]) -> None:
@@ -131,6 +132,15 @@ def _begin(task: Task, folder: ResumeFolder | None = None) -> Callable[[Mapping[
         )
 
     return note
+
+
+def _set_aside(logs: Path) -> None:
+    """Keep the logs of the run before under another name, so that curves of two runs never mix."""
+    if logs.is_dir():
+        previous = logs.with_name(f"{logs.name}.previous")
+        if previous.is_dir():
+            shutil.rmtree(previous)
+        logs.rename(previous)
 
 
 def _call(function: Function[ConfigT], config: ConfigT, run: Run) -> dict[str, float]:
