@@ -1,0 +1,141 @@
+"""Accuracy, and accuracy among the best k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cookfire.metrics._classification import (
+    Classification,
+    Task,
+    count_not_binary,
+    find_task,
+    predict_classes,
+)
+from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import same
+from cookfire.metrics.metric import Metric
+
+
+class Accuracy(Classification):
+    """The share of predictions that are right.
+
+    Of multilabel predictions those are right that have every label right.
+
+    Args:
+        output_transform: turns the engine's output into ``(y_pred, y)``, one of
+
+            - multiclass: scores ``(batch, classes, ...)`` and class indices ``(batch, ...)``;
+            - binary: zeros and ones of equal shapes ``(batch, ...)``; ``y_pred`` may also have a
+              dimension more, of one class;
+            - multilabel: zeros and ones of equal shapes ``(batch, labels, ...)``.
+        is_multilabel: equal shapes are multilabel, not binary.
+        device: where counts are kept; None: where the data are.
+        skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+        check: look at the values in every update, and raise at once for targets or predictions
+            out of range; this waits for the device. Without it, scores in place of zeros and ones
+            are reported by ``compute``.
+
+    Raises:
+        ValueError: by ``update`` for shapes that fit no task, or another than before; by
+            ``compute`` for scores in place of zeros and ones.
+
+    Example:
+        >>> metric = Accuracy()
+        >>> metric.update((torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1])))
+        >>> metric.compute()
+        0.5
+    """
+
+    correct = MetricState(torch.int64)
+    count = MetricState(torch.int64)
+
+    def update(self, output: Sequence[Tensor]) -> None:
+        """Count a batch's right predictions."""
+        y_pred, y = output
+        task, classes = self._find_task(y_pred, y)
+        if task == Task.MULTICLASS:
+            right = self._once("classes", y_pred, predict_classes) == y
+            self.accumulate(correct=torch.count_nonzero(right), count=y.numel())
+            return
+        if y_pred.is_floating_point():
+            self.accumulate(not_binary=count_not_binary(y_pred))
+        right = y_pred.reshape(y.shape) == y
+        if task == Task.MULTILABEL:
+            right = right.all(dim=1)
+        self.accumulate(correct=torch.count_nonzero(right), count=y.numel() // classes)
+
+    def compute(self) -> float | Tensor:
+        """Return the share, from 0 to 1, as a float.
+
+        Raises:
+            NotComputableError: there was no example.
+        """
+        self._require("count")
+        return self.correct.double() / self.count
+
+
+class TopKCategoricalAccuracy(Metric):
+    """The share of examples whose class is among the ``k`` best scores.
+
+    A target that shares its score with other classes counts as the last of them, on every device,
+    so that equal scores for all classes are no success.
+
+    Args:
+        k: how many.
+        output_transform: turns the engine's output into scores ``(batch, classes, ...)`` and class
+            indices ``(batch, ...)``.
+        device: where counts are kept; None: where the data are.
+        skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+
+    Raises:
+        ValueError: ``k`` is below 1; by ``update``, shapes that don't fit.
+
+    Example:
+        >>> metric = TopKCategoricalAccuracy(k=2)
+        >>> metric.update((torch.tensor([[0.1, 0.3, 0.6], [0.8, 0.2, 0.0]]), torch.tensor([1, 2])))
+        >>> metric.compute()
+        0.5
+    """
+
+    correct = MetricState(torch.int64)
+    count = MetricState(torch.int64)
+
+    def __init__(
+        self,
+        k: int = 5,
+        output_transform: Callable[[Any], Any] = same,
+        device: str | torch.device | None = None,
+        skip_unrolling: bool = False,
+    ) -> None:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        self._k = k
+        super().__init__(output_transform, device, skip_unrolling)
+
+    def update(self, output: Sequence[Tensor]) -> None:
+        """Count a batch's examples whose class is among the best."""
+        scores, y = output
+        task, _ = find_task(type(self).__name__, scores, y, is_multilabel=False)
+        if task != Task.MULTICLASS:
+            raise ValueError(
+                f"TopKCategoricalAccuracy needs scores (batch, classes, ...) of several classes, "
+                f"got {tuple(scores.shape)}"
+            )
+        score = scores.gather(1, y.long().unsqueeze(1))
+        # Without sorting: a target's rank is how many scores reach its own, itself included.
+        rank = torch.count_nonzero(scores >= score, dim=1)
+        right = (rank > 0) & (rank <= self._k)  # nothing reaches what is not a number
+        self.accumulate(correct=torch.count_nonzero(right), count=y.numel())
+
+    def compute(self) -> float | Tensor:
+        """Return the share, from 0 to 1, as a float.
+
+        Raises:
+            NotComputableError: there was no example.
+        """
+        self._require("count")
+        return self.correct.double() / self.count

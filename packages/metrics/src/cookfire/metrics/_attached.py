@@ -1,0 +1,237 @@
+"""The metrics of one engine and usage: updated in one handler, combined over the ranks at once."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from cookfire.engine import Engine, Events
+from cookfire.metrics._reduction import Combined
+from cookfire.metrics._saving import load_metrics, save_metrics
+from cookfire.metrics._state import Store
+from cookfire.metrics._usage import MetricUsage
+from cookfire.metrics.metric import Metric
+
+
+class _Entry(NamedTuple):
+    name: str
+    given: Metric
+    """What the user attached."""
+    used: Metric
+    """The same, or a copy of it."""
+
+
+class AttachedMetrics:
+    """The metrics attached to one engine with one usage.
+
+    It, not each metric, listens to the engine's events; it is found again among the engine's
+    handlers, so that nothing else need remember it.
+
+    Args:
+        engine: whose events it listens to.
+        usage: when metrics are reset, updated and computed.
+    """
+
+    def __init__(self, engine: Engine, usage: MetricUsage) -> None:
+        self.usage = usage
+        self._entries: list[_Entry] = []
+        self._copies: dict[Metric, Metric] = {}
+        """The metrics that are updated, by those that were given for them."""
+        self._leaves: list[Metric] = []
+        self._updates: list[Callable[[Any], None]] = []
+        self._handlers: list[Callable[[Engine], None]] = []
+        self._eager: list[_Entry] = []
+        self._lazy: list[_Entry] = []
+        self._scratch: dict[Hashable, Any] = {}
+        """What metrics work out once for all in an iteration."""
+        self._handles = [
+            engine.add_event_handler(usage.STARTED, self.started),
+            engine.add_event_handler(usage.ITERATION_COMPLETED, self.iteration_completed),
+            engine.add_event_handler(usage.COMPLETED, self.completed),
+        ]
+        if usage.COMPLETED is not Events.EPOCH_COMPLETED:
+            self._handles.append(
+                engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+            )
+
+    def __contains__(self, metric: Metric) -> bool:
+        return any(entry.given is metric for entry in self._entries)
+
+    def add(self, metric: Metric, name: str) -> None:
+        """Have a metric computed under a name."""
+        self._entries.append(_Entry(name, metric, self._adopt(metric)))
+        self._arrange()
+
+    def remove(self, metric: Metric) -> None:
+        """Forget a metric; if it is but a part of others, forget those."""
+        gone = [entry for entry in self._entries if entry.given is metric]
+        gone = gone or [entry for entry in self._entries if metric in entry.given._family()]
+        self._entries = [entry for entry in self._entries if entry not in gone]
+        self._arrange()
+        if not self._entries:
+            for handle in self._handles:
+                handle.remove()
+
+    def used_for(self, metric: Metric) -> Metric:
+        """Return the object whose state serves a metric that was added: itself or a copy."""
+        return next(entry.used for entry in self._entries if entry.given is metric)
+
+    # The engine's events
+
+    def started(self, engine: Engine) -> None:
+        """Reset, but for what a checkpoint restored for a run that goes on from its middle."""
+        kept: list[Metric] = []
+        if _continues(engine, self.usage):
+            kept = [leaf for leaf in self._leaves if _is_restored(leaf)]
+        for leaf in self._leaves:
+            for metric in leaf._family():
+                metric._store.restored = False
+        for leaf in self._leaves:
+            if leaf not in kept:
+                leaf.started(engine)
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Update."""
+        try:
+            if self._updates:
+                output = engine.state.output
+                with torch.no_grad():
+                    for update in self._updates:
+                        update(output)
+            for handler in self._handlers:
+                handler(engine)
+        finally:
+            self._scratch.clear()
+
+    def completed(self, engine: Engine) -> None:
+        """Compute; lazy ones show what this rank has."""
+        for entry in self._lazy:
+            entry.used._publish(engine, entry.name, entry.used._value_here())
+        if self._eager:
+            self._compute(engine, self._eager)
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Compute the lazy ones."""
+        if self._lazy:
+            self._compute(engine, self._lazy)
+
+    def _compute(self, engine: Engine, entries: list[_Entry]) -> None:
+        with Combined(metric for entry in entries for metric in entry.used._family()):
+            for entry in entries:
+                entry.used.completed(engine, entry.name)
+
+    # What a checkpoint keeps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of all metrics: a collective in a process group."""
+        names = [entry.name for entry in self._entries]
+        return {"names": names, "metrics": save_metrics(self._members())}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            ValueError: other metrics are attached than were when it was saved.
+        """
+        names = [entry.name for entry in self._entries]
+        if state_dict["names"] != names:
+            raise ValueError(
+                f"the state is that of the metrics {state_dict['names']}, but attached are {names}:"
+                " attach the same, in the same order"
+            )
+        load_metrics(self._members(), state_dict["metrics"])
+
+    def _members(self) -> list[Metric]:
+        """Return one metric for each store."""
+        stores: dict[Store, Metric] = {}
+        for leaf in self._leaves:
+            for metric in leaf._family():
+                stores.setdefault(metric._store, metric)
+        return list(stores.values())
+
+    # Whose state is used
+
+    def _adopt(self, metric: Metric) -> Metric:
+        """Return the metric itself; a copy of it where its state serves something else."""
+        if metric in self._copies:
+            return self._copies[metric]
+        leaves = list(metric._leaves())
+        if leaves != [metric]:
+            unchanged = all(self._adopt(leaf) is leaf for leaf in leaves)
+            return metric if unchanged else metric._clone(self._adopt)
+        used = metric
+        if any(self._is_taken(part) for part in metric._family()):
+            used = _copy(metric)
+            for part in used._family():
+                part.reset()
+        for part in used._family():
+            part._attachment = weakref.ref(self)
+        used._scratch = self._scratch
+        self._copies[metric] = used
+        return used
+
+    @staticmethod
+    def _is_taken(metric: Metric) -> bool:
+        return metric._attachment is not None and metric._attachment() is not None
+
+    def _release(self, leaf: Metric) -> None:
+        for part in leaf._family():
+            part._attachment = None
+        leaf._scratch = None
+        leaf._store = leaf._store.copy()  # others may share this one
+
+    def _arrange(self) -> None:
+        """Work out what to do at each event."""
+        before = self._leaves
+        self._leaves = list(
+            dict.fromkeys(leaf for entry in self._entries for leaf in entry.used._leaves())
+        )
+        for leaf in before:
+            if leaf not in self._leaves:
+                self._release(leaf)
+        self._copies = {k: used for k, used in self._copies.items() if used in self._leaves}
+        self._updates, self._handlers = [], []
+        first: dict[Hashable, Metric] = {}
+        for leaf in self._leaves:
+            key = leaf._sharing_key()
+            if key is not None and first.setdefault(key, leaf) is not leaf:
+                leaf._store = first[key]._store
+            elif type(leaf).iteration_completed is Metric.iteration_completed:
+                self._updates.append(leaf._take)
+            else:
+                self._handlers.append(leaf.iteration_completed)
+        lazy = [entry.used._is_lazy(self.usage) for entry in self._entries]
+        self._lazy = [entry for entry, late in zip(self._entries, lazy, strict=True) if late]
+        self._eager = [entry for entry, late in zip(self._entries, lazy, strict=True) if not late]
+
+
+def find_attached_metrics(engine: Engine, usage: MetricUsage) -> AttachedMetrics | None:
+    """Return the metrics attached to an engine with a usage, None if there are none."""
+    for handler in engine.handlers():
+        owner = getattr(handler, "__self__", None)
+        if isinstance(owner, AttachedMetrics) and owner.usage == usage:
+            return owner
+    return None
+
+
+def attached_metrics(engine: Engine, usage: MetricUsage) -> AttachedMetrics:
+    """Return the metrics attached to an engine with a usage, at first none."""
+    return find_attached_metrics(engine, usage) or AttachedMetrics(engine, usage)
+
+
+def _continues(engine: Engine, usage: MetricUsage) -> bool:
+    """Tell whether a run goes on in the middle of what the usage's first event begins."""
+    if usage.STARTED is Events.STARTED:
+        return engine.state.iteration > 0
+    return usage.STARTED is Events.EPOCH_STARTED and engine.epoch_iteration > 0
+
+
+def _is_restored(metric: Metric) -> bool:
+    return any(part._store.restored for part in metric._family())
+
+
+def _copy(metric: Metric) -> Metric:
+    return metric._clone(_copy)

@@ -1,0 +1,207 @@
+"""What classification metrics share: which task their input is, and classes from scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import same
+from cookfire.metrics.metric import Metric
+
+_PLANE = 4096
+"""Positions per class from which the classes of an image are found plane by plane."""
+_CHUNK = 65536
+"""Positions looked at together, so that what is compared stays in the cache."""
+
+
+class Task(IntEnum):
+    """What ``y_pred`` and ``y`` are."""
+
+    BINARY = 1
+    MULTICLASS = 2
+    MULTILABEL = 3
+
+
+def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> tuple[Task, int]:
+    """Return the task, and the number of classes or labels (1 for binary), by shapes alone.
+
+    Raises:
+        ValueError: the shapes fit no task.
+    """
+    shapes = f"got y_pred {tuple(y_pred.shape)} and y {tuple(y.shape)}"
+    if y_pred.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"{owner}: {shapes}: both need a batch dimension")
+    if is_multilabel:
+        if y_pred.shape == y.shape and y.ndim > 1 and y.shape[1] > 1:
+            return Task.MULTILABEL, y.shape[1]
+        raise ValueError(
+            f"{owner}(is_multilabel=True): {shapes}: expected equal shapes (batch, labels, ...) "
+            "with more than one label"
+        )
+    if y_pred.shape == y.shape:
+        return Task.BINARY, 1
+    if y_pred.ndim == y.ndim + 1 and (y_pred.shape[0], *y_pred.shape[2:]) == y.shape:
+        classes = y_pred.shape[1]
+        return (Task.BINARY, 1) if classes == 1 else (Task.MULTICLASS, classes)
+    raise ValueError(
+        f"{owner}: {shapes}: expected scores (batch, classes, ...) with class indices "
+        "(batch, ...), or two equal shapes of zeros and ones; reshape them by output_transform"
+    )
+
+
+def predict_classes(scores: Tensor) -> Tensor:
+    """Return the class of the highest score, the first of equals: ``(N, C, ...) -> (N, ...)``.
+
+    On a CPU torch's ``argmax`` along the classes of an image is slow, since they lie far apart in
+    memory. There the classes are compared plane by plane, several times faster.
+    """
+    if scores.ndim > 2 and scores.device.type == "cpu":
+        planes = scores.flatten(2)
+        if planes.shape[2] >= _PLANE and planes.stride(2) == 1 and planes.shape[1] < 256:
+            return _classes_by_planes(planes).reshape(scores.shape[0], *scores.shape[2:])
+    return scores.argmax(dim=1)
+
+
+def _classes_by_planes(planes: Tensor) -> Tensor:
+    number, classes, positions = planes.shape
+    found = torch.zeros(number, positions, dtype=torch.uint8)
+    for image, classes_of_image in zip(planes, found, strict=True):
+        for start in range(0, positions, _CHUNK):
+            chunk = image[:, start : start + _CHUNK]
+            index = classes_of_image[start : start + _CHUNK]
+            best = chunk[0].clone()
+            for number_of_class in range(1, classes):
+                plane = chunk[number_of_class]
+                # A later class wins only if it is better; its number is the largest yet.
+                better = (plane > best).view(torch.uint8).mul_(number_of_class)
+                torch.maximum(index, better, out=index)
+                torch.maximum(best, plane, out=best)
+    return found
+
+
+def count_not_binary(values: Tensor) -> Tensor:
+    """Return how many values are neither 0 nor 1."""
+    return torch.count_nonzero(values * values != values)
+
+
+class Classification(Metric):
+    """A metric of ``(y_pred, y)`` for a classification task, which the shapes tell.
+
+    Binary and multilabel predictions must be zeros and ones. That scores were given instead is
+    noticed without waiting for the device: they are counted, and ``compute`` raises.
+    """
+
+    not_binary = MetricState(torch.int64)
+    """Floating-point predictions that are neither 0 nor 1."""
+
+    def __init__(
+        self,
+        output_transform: Callable[[Any], Any] = same,
+        is_multilabel: bool = False,
+        device: str | torch.device | None = None,
+        skip_unrolling: bool = False,
+        *,
+        check: bool = False,
+    ) -> None:
+        self._is_multilabel = is_multilabel
+        self._check = check
+        self._seen: tuple[Hashable, ...] = ()
+        self._task: tuple[Task, int] | None = None
+        super().__init__(output_transform, device, skip_unrolling)
+
+    def reset(self) -> None:
+        """Forget everything, the task included."""
+        super().reset()
+        self._seen, self._task = (), None
+
+    def _find_task(self, y_pred: Tensor, y: Tensor) -> tuple[Task, int]:
+        """Return task and classes, which must not change between updates."""
+        seen = (y_pred.shape, y.shape)
+        if seen != self._seen or self._task is None:
+            owner = type(self).__name__
+            task = find_task(owner, y_pred, y, is_multilabel=self._is_multilabel)
+            if self._task is not None and task != self._task:
+                raise ValueError(
+                    f"{owner}: the input was {_tell(*self._task)}, now it is {_tell(*task)}: "
+                    "use one metric for each, or reset() in between"
+                )
+            self._seen, self._task = seen, task
+        if self._check:
+            self._check_values(y_pred, y, *self._task)
+        return self._task
+
+    def _check_input(self) -> None:
+        reduced = self._store.reduced
+        assert reduced is not None
+        if reduced.values["not_binary"] is None:
+            return
+        wrong = int(self.not_binary)
+        if wrong:
+            raise ValueError(
+                f"{type(self).__name__}: {wrong} predictions were neither 0 nor 1: threshold the "
+                "scores, as in output_transform=lambda output: (output[0] > 0.5, output[1])"
+            )
+
+    def _check_values(self, y_pred: Tensor, y: Tensor, task: Task, classes: int) -> None:
+        owner = type(self).__name__
+        if task == Task.MULTICLASS:
+            wrong = int(torch.count_nonzero((y < 0) | (y >= classes)))
+            expected = f"from 0 to {classes - 1}, as y_pred has {classes} classes"
+            if wrong:
+                raise ValueError(f"{owner}: {wrong} elements of y are not {expected}")
+            return
+        for name, values in (("y_pred", y_pred), ("y", y)):
+            wrong = int(count_not_binary(values))
+            if wrong:
+                raise ValueError(f"{owner}: {wrong} elements of {name} are neither 0 nor 1")
+
+    @staticmethod
+    def get_sequence_transform(
+        ignore_index: int | Iterable[int] | None = None,
+        output_transform: Callable[[Any], Any] = same,
+    ) -> Callable[[Any], tuple[Tensor, Tensor]]:
+        """Return an ``output_transform`` for sequences: one example a position, padding left out.
+
+        Args:
+            ignore_index: targets that are padding, or one of them; None if there is none. Leaving
+                them out waits for the device.
+            output_transform: gives scores ``(batch, length, classes)`` and targets
+                ``(batch, length)``.
+
+        Raises:
+            ValueError: by what it returns, for other shapes.
+
+        Example:
+            >>> metric = Accuracy(output_transform=Accuracy.get_sequence_transform(ignore_index=0))
+        """
+        ignored = (
+            list(ignore_index)
+            if isinstance(ignore_index, Iterable)
+            else []
+            if ignore_index is None
+            else [ignore_index]
+        )
+
+        def transform(output: Any) -> tuple[Tensor, Tensor]:
+            y_pred, y = output_transform(output)
+            if y_pred.ndim != 3 or y_pred.shape[:2] != y.shape:
+                raise ValueError(
+                    "expected y_pred of shape (batch, length, classes) and y of shape "
+                    f"(batch, length), got {tuple(y_pred.shape)} and {tuple(y.shape)}"
+                )
+            y_pred, y = y_pred.flatten(0, 1), y.flatten()
+            if ignored:
+                kept = ~torch.isin(y, torch.tensor(ignored, device=y.device))
+                y_pred, y = y_pred[kept], y[kept]
+            return y_pred, y
+
+        return transform
+
+
+def _tell(task: Task, classes: int) -> str:
+    return task.name.lower() + (f" of {classes}" if task != Task.BINARY else "")

@@ -1,0 +1,68 @@
+"""Counting class indices and pairs of them, without waiting for the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def count_pairs(y_pred: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Return the confusion matrix ``[y, y_pred]``, with a row more for targets that are no class.
+
+    Args:
+        y_pred: predicted classes, all from 0 to ``classes - 1``.
+        y: targets, as many.
+        classes: how many there are.
+    """
+    predicted, bins = y_pred.flatten(), (classes + 1) * classes
+    if counts_at_once(y):
+        # Nearly always no target is negative, and bincount says if one is.
+        target = y.flatten().long().clamp(max=classes)
+        try:
+            pairs = torch.add(predicted, target, alpha=classes)
+            return torch.bincount(pairs, minlength=bins).reshape(-1, classes)
+        except RuntimeError:
+            pass
+    pairs = torch.add(predicted, _last_if_negative(y, classes), alpha=classes)
+    return count(pairs, bins).reshape(-1, classes)
+
+
+def count_binary(y_pred: Tensor, y: Tensor) -> Tensor:
+    """Return the confusion matrix of zeros and ones, with a row and a column more for all else."""
+    pairs = torch.add(_last_if_negative(y_pred, 2), _last_if_negative(y, 2), alpha=3)
+    return count(pairs, 9).reshape(3, 3)
+
+
+def count_per_class(y_pred: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Return ``[true positives, predicted, actual]`` for each class, where there are many.
+
+    The last column, beyond the classes, has the targets that are no class. Arguments are those of
+    :func:`count_pairs`.
+    """
+    predicted, target = y_pred.flatten().long(), _last_if_negative(y, classes)
+    # One count over three ranges.
+    width = classes + 1
+    hits_or_misses = predicted + torch.where(predicted == target, 0, width)
+    counts = count(torch.cat([hits_or_misses, target + 2 * width]), 3 * width).reshape(3, width)
+    counts[1] += counts[0]  # fresh, so it may be written into
+    return counts
+
+
+def count(indices: Tensor, bins: int) -> Tensor:
+    """Return how often each of ``0 .. bins - 1`` occurs; no index may be beyond them."""
+    if counts_at_once(indices):
+        return torch.bincount(indices, minlength=bins)
+    return indices.new_zeros(bins).scatter_add_(0, indices, torch.ones_like(indices))
+
+
+def counts_at_once(tensor: Tensor) -> bool:
+    """Tell whether bincount need not wait for the largest index, to know its result's length."""
+    return tensor.device.type == "cpu"
+
+
+def _last_if_negative(y: Tensor, classes: int) -> Tensor:
+    flat = y.flatten().long()
+    if y.dtype == torch.bool:
+        return flat
+    # What is no class becomes -1 or ``classes``; and -1, the one before the first, is the last.
+    return flat.clamp(-1, classes).remainder(classes + 1)

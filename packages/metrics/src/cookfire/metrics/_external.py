@@ -1,0 +1,104 @@
+"""Metrics of other libraries."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+from torch import Tensor
+
+from cookfire.metrics._values import same, to_plain
+from cookfire.metrics.metric import Metric
+
+
+class MetricLike(Protocol):
+    """What a metric of another library, such as torchmetrics or torcheval, has."""
+
+    def update(self, *args: Any) -> Any:
+        """Take in a batch."""
+        ...
+
+    def compute(self) -> Any:
+        """Return the value."""
+        ...
+
+    def reset(self) -> Any:
+        """Forget everything."""
+        ...
+
+
+class ExternalMetric(Metric):
+    """A metric of another library, such as torchmetrics, as one of ours.
+
+    It keeps its own state and synchronises by itself, in the way of its library. It is moved to
+    the device of its first batch, if it has a method ``to``.
+
+    Args:
+        metric: has ``update(y_pred, y)``, ``compute()`` and ``reset()``.
+        output_transform: turns the engine's output into the arguments of ``update``, a tuple.
+        skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+
+    Raises:
+        TypeError: a method is missing.
+
+    Example:
+        >>> import torchmetrics
+        >>> metric = ExternalMetric(torchmetrics.MeanSquaredError())
+        >>> metric.attach(evaluator, "mse")
+    """
+
+    def __init__(
+        self,
+        metric: MetricLike,
+        output_transform: Callable[[Any], Any] = same,
+        skip_unrolling: bool = False,
+    ) -> None:
+        missing = [
+            name
+            for name in ("update", "compute", "reset")
+            if not callable(getattr(metric, name, None))
+        ]
+        if missing:
+            raise TypeError(f"{type(metric).__name__} lacks the methods {', '.join(missing)}")
+        self.metric = metric
+        self._placed = False
+        super().__init__(output_transform, skip_unrolling=skip_unrolling)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.metric.reset()
+        self._placed = False
+
+    def update(self, output: Any) -> None:
+        """Take in a batch."""
+        arguments = output if isinstance(output, tuple | list) else (output,)
+        if not self._placed:
+            self._placed = True
+            device = next((item.device for item in arguments if isinstance(item, Tensor)), None)
+            if device is not None and hasattr(self.metric, "to"):
+                self.metric.to(device)
+        self.metric.update(*arguments)
+
+    def compute(self) -> Any:
+        """Return the value."""
+        return self.metric.compute()
+
+    def _attributes(self) -> dict[str, Any]:
+        if not hasattr(self.metric, "state_dict"):
+            return {}
+        if hasattr(self.metric, "persistent"):
+            self.metric.persistent(True)  # torchmetrics leaves the state out otherwise
+        return {"metric": self.metric.state_dict()}
+
+    def _set_attributes(self, attributes: dict[str, Any]) -> None:
+        if "metric" in attributes and hasattr(self.metric, "load_state_dict"):
+            self.metric.load_state_dict(attributes["metric"])
+
+    def _clone(self, replace: Callable[[Metric], Metric]) -> Self:
+        clone = super()._clone(replace)
+        clone.metric = copy.deepcopy(self.metric)
+        return clone
+
+    def _finish(self, value: Any) -> Any:
+        return to_plain(value)

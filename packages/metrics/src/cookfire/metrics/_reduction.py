@@ -1,0 +1,168 @@
+"""Combining the states of many metrics over all ranks in as few collectives as can be.
+
+One exchange of a short list of integers, the message, carries whatever is small, and what a rank
+without data can't know: shapes and sizes. Then come one ``all_reduce`` per operation and dtype for
+what is large, and one exchange of bytes for all histories. What nobody needs is left out: counts
+and sums alone are one collective, whatever their number and their dtypes.
+
+Nothing is written into the metrics: the values come back in fresh tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+import cookfire.distributed as idist
+from cookfire.metrics._parts import Bucket, History, Large, Small, Told, make_part
+from cookfire.metrics._state import MetricState, Store, Value, Values
+
+if TYPE_CHECKING:
+    from cookfire.metrics.metric import Metric
+
+_UPDATES = MetricState(torch.int64)
+
+
+class Combined:
+    """While it is entered, the metrics' states read as combined over all ranks.
+
+    Metrics for which somebody has done so already are left alone, so that an engine, or a metric
+    composed of others, combines all of its parts at once.
+
+    Args:
+        metrics: whose states are combined; all ranks must give the same.
+        alone: read this process's own values instead, without a collective.
+    """
+
+    def __init__(self, metrics: Iterable[Metric], *, alone: bool = False) -> None:
+        self._metrics = {
+            metric._store: metric for metric in metrics if metric._store.reduced is None
+        }
+        self._alone = alone
+
+    def __enter__(self) -> None:
+        values = combine(list(self._metrics.values()), alone=self._alone)
+        for store, reduced in zip(self._metrics, values, strict=True):
+            store.reduced = reduced
+            store.alone = self._alone
+
+    def __exit__(self, *error: object) -> None:
+        for store in self._metrics:
+            store.reduced = None
+            store.alone = False
+
+
+def combine(metrics: Sequence[Metric], *, alone: bool = False) -> list[Values]:
+    """Return the values of each metric's states over all ranks, in fresh tensors.
+
+    Raises:
+        ValueError: the ranks hold shapes or dtypes that can't be combined; raised on all of them.
+    """
+    found: dict[Store, Values] = {}
+    if not alone and idist.get_world_size() > 1:
+        found = _exchange([metric for metric in metrics if metric._states])
+    return [
+        found.get(store) or Values(dict(store.local.values), store.local.updates)
+        for store in (metric._store for metric in metrics)
+    ]
+
+
+def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
+    if not metrics:
+        return {}
+    counts = torch.tensor([metric._store.local.updates for metric in metrics])
+    updates = Small("", _UPDATES, counts, known=True)
+    parts = {
+        metric: [make_part(metric, state) for state in metric._states.values()]
+        for metric in metrics
+    }
+    _run([updates, *(part for found in parts.values() for part in found)])
+    assert isinstance(updates.result, Tensor)
+    results: dict[Store, Values] = {}
+    for (metric, found), count in zip(parts.items(), updates.result.tolist(), strict=True):
+        home = _home(metric)
+        values = [_at(home, part.result) for part in found]
+        results[metric._store] = Values(dict(zip(metric._states, values, strict=True)), count)
+    return results
+
+
+def _run(parts: Sequence[Large | History]) -> None:
+    """Run the collectives; all ranks run the same, whatever data they have."""
+    device = idist.device()
+    histories = [part for part in parts if isinstance(part, History)]
+    tensors = [part for part in parts if isinstance(part, Large)]
+    small = [part for part in tensors if isinstance(part, Small)]
+    told = [part for part in tensors if isinstance(part, Told)]
+    large = [part for part in tensors if not isinstance(part, Small | Told)]
+    carried = {part.bucket for part in large}
+    if histories or told or any(part.bucket not in carried for part in small):
+        _tell([*small, *told, *histories], device)
+        large += [part for part in told if part.ranks]
+    else:
+        large += small  # the collectives that there are anyway take them along
+    _reduce(large, device)
+    _gather([part for part in histories if any(part.rows)], device)
+
+
+def _tell(parts: Sequence[Large | History], device: torch.device) -> None:
+    """Exchange the message."""
+    words = torch.cat([part.write().to(device) for part in parts])
+    rows = idist.all_gather_tensors_with_shapes(words, [words.shape] * idist.get_world_size())
+    table = torch.stack(rows)
+    for part, columns in zip(
+        parts, table.split_with_sizes([part.words for part in parts], 1), strict=True
+    ):
+        part.read(columns)
+
+
+def _reduce(parts: Sequence[Large], device: torch.device) -> None:
+    """Run one ``all_reduce`` per operation and dtype."""
+    buckets: dict[Bucket, list[Large]] = {}
+    for part in parts:
+        buckets.setdefault(part.bucket, []).append(part)
+    for (operation, dtype), bucket in buckets.items():
+        flat = torch.cat([part.value.reshape(-1).to(device, dtype) for part in bucket])
+        pieces = idist.all_reduce(flat, operation).split_with_sizes(
+            [part.value.numel() for part in bucket]
+        )
+        for part, piece in zip(bucket, pieces, strict=True):
+            part.settle(piece.reshape(part.value.shape))
+
+
+def _gather(parts: Sequence[History], device: torch.device) -> None:
+    """Exchange all histories at once."""
+    if not parts:
+        return
+    mine = torch.cat([part.pack().to(device) for part in parts])
+    ranks = range(idist.get_world_size())
+    sizes = [[part.rows[rank] * part.row_bytes for part in parts] for rank in ranks]
+    everyone = idist.all_gather_tensors_with_shapes(mine, [(sum(row),) for row in sizes])
+    pieces = [data.split_with_sizes(row) for data, row in zip(everyone, sizes, strict=True)]
+    for part, of_ranks in zip(parts, zip(*pieces, strict=True), strict=True):
+        part.unpack(of_ranks)
+
+
+def _home(metric: Metric) -> torch.device | None:
+    """Where the metric's own values live; None if it has none."""
+    if metric._device is not None:
+        return metric._device
+    return next((tensor.device for tensor in _tensors(metric._store.local.values.values())), None)
+
+
+def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list):
+            yield from value
+
+
+def _at(device: torch.device | None, value: Value) -> Value:
+    if device is None:
+        return value
+    if isinstance(value, list):
+        return [rows.to(device) for rows in value]
+    return value.to(device) if isinstance(value, Tensor) else value

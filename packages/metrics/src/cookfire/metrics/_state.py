@@ -1,0 +1,325 @@
+"""What a metric accumulates: declared states, and the store that holds their values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from cookfire.metrics.metric import Metric
+
+Reduction = Literal["sum", "min", "max", "mean", "cat"]
+Shape = tuple[int, ...]
+
+WITHOUT_FLOAT64 = ("mps", "xla")
+"""Types of devices that have no float64, or a very slow one."""
+
+
+class Compensated:
+    """A float32 sum with its rounding error beside it: as exact as float64 where there is none.
+
+    The error of each addition is found by Knuth's TwoSum (The Art of Computer Programming, 4.2.2).
+    """
+
+    __slots__ = ("error", "total")
+
+    def __init__(self, total: Tensor, error: Tensor) -> None:
+        self.total = total
+        self.error = error
+
+    @classmethod
+    def split(cls, value: Tensor, device: torch.device) -> Compensated:
+        """Hold a value of any precision on a device without float64."""
+        total = value.to(torch.float32)
+        error = (value - total.to(value.dtype)).to(torch.float32)
+        return cls(total.to(device), error.to(device))
+
+    def add(self, value: Tensor) -> Compensated:
+        total = self.total + value
+        virtual = total - self.total
+        lost = (self.total - (total - virtual)) + (value - virtual)
+        return Compensated(total, self.error + lost)
+
+    def to_float64(self) -> Tensor:
+        return self.total.cpu().double() + self.error.cpu().double()
+
+
+Value = Tensor | int | float | list[Tensor] | Compensated | None
+"""A state's value. None: nothing yet. Numbers stay numbers, so that a count costs no kernel."""
+
+
+class MetricState:
+    """One named state of a metric; declared in the class, and read as a tensor.
+
+    Args:
+        dtype: what is accumulated: ``torch.int64`` for counts, ``torch.float64`` for sums of
+            floats (kept as compensated float32 on a device without float64). A history
+            (``"cat"``) may leave it out and keeps what comes.
+        reduction: how values combine, over updates and over ranks: ``"sum"``, ``"min"``, ``"max"``;
+            ``"cat"`` keeps the rows of every update (any number of them, and none on a rank
+            without data); ``"mean"`` is assigned, not accumulated, and averages over the ranks
+            that have a value.
+        shape: its shape; a name stands for the metric's attribute of that name. None: whatever
+            shape comes first; the ranks tell each other, so that one without data needs not know.
+
+    Raises:
+        ValueError: an unknown reduction.
+        TypeError: no dtype, and not a history.
+
+    Example:
+        >>> class MeanAbsoluteError(Metric):
+        ...     error = MetricState(torch.float64)
+        ...     count = MetricState(torch.int64)
+        ...     def update(self, output):
+        ...         y_pred, y = output
+        ...         self.accumulate(error=(y_pred - y).abs().sum(), count=y.numel())
+        ...     def compute(self):
+        ...         return self.error / self.count
+        >>> metric = MeanAbsoluteError()
+        >>> metric.update((torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])))
+        >>> metric.compute()
+        1.0
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        dtype: torch.dtype | None = None,
+        *,
+        reduction: Reduction = "sum",
+        shape: Sequence[int | str] | None = (),
+    ) -> None:
+        merges: dict[str, Callable[[Value, Tensor | float, Metric], Value]] = {
+            "sum": self._add,
+            "min": self._extreme,
+            "max": self._extreme,
+            "mean": self._refuse,
+            "cat": self._append,
+        }
+        if reduction not in merges:
+            raise ValueError(
+                f"unknown reduction {reduction!r}; expected one of {', '.join(merges)}"
+            )
+        if dtype is None and reduction != "cat":
+            raise TypeError(f"a state with reduction {reduction!r} needs a dtype")
+        self.dtype = dtype
+        self.reduction = reduction
+        self.shape = None if shape is None else tuple(shape)
+        self.merge = merges[reduction]
+        """``merge(old, new, metric)``: the value after ``new`` came."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, metric: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, metric: Metric, owner: type) -> Tensor: ...
+    def __get__(self, metric: Metric | None, owner: type) -> Self | Tensor:
+        if metric is None:
+            return self
+        store = metric._store
+        if store.reduced is None:
+            return self.to_tensor(store.local.values[self.name], metric)
+        tensor = self.to_tensor(store.reduced.values[self.name], metric)
+        # A formula can rely on float64.
+        return tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor
+
+    def __set__(self, metric: Metric, value: Tensor | float) -> None:
+        store = metric._store
+        values = store.reduced or store.local
+        values.values[self.name] = self._adopt(value, metric)
+        values.updates += 1
+
+    def shape_in(self, metric: Metric) -> Shape | None:
+        """Return the declared shape, None as long as it is unknown."""
+        if self.shape is None:
+            return None
+        sizes = [getattr(metric, size) if isinstance(size, str) else size for size in self.shape]
+        return None if None in sizes else tuple(sizes)
+
+    def to_tensor(self, value: Value, metric: Metric) -> Tensor:
+        """Return the value as a tensor; where there is none, what changes nothing in a merge."""
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, list):
+            return torch.cat(value) if len(value) > 1 else value[0]
+        if isinstance(value, Compensated):
+            return value.to_float64()
+        if value is None:
+            if self.reduction == "cat":
+                return torch.empty(0, dtype=self.dtype)
+            return torch.full(self.shape_in(metric) or (), self.identity, dtype=self.dtype)
+        return torch.tensor(value, dtype=self.dtype)
+
+    @property
+    def identity(self) -> float:
+        """The number that changes nothing when it is merged."""
+        if self.reduction not in ("min", "max"):
+            return 0
+        assert self.dtype is not None
+        if self.dtype.is_floating_point:
+            return math.inf if self.reduction == "min" else -math.inf
+        limits = torch.iinfo(self.dtype)
+        return limits.max if self.reduction == "min" else limits.min
+
+    def _of(self, metric: Metric) -> str:
+        return f"{type(metric).__name__}: the state {self.name!r}"
+
+    def _adopt(self, value: Tensor | float, metric: Metric) -> Value:
+        """Return a first value as it is kept: detached, with the state's dtype, where it lives."""
+        if not isinstance(value, Tensor):
+            if isinstance(value, int) or (isinstance(value, float) and self._is_float):
+                return int(value) if not self._is_float else float(value)
+            value = torch.as_tensor(value)
+        value = value.detach()
+        if self.dtype is not None and not torch.can_cast(value.dtype, self.dtype):
+            raise TypeError(
+                f"{self._of(metric)} holds {self.dtype}, got {value.dtype}: "
+                "convert it, or declare another dtype"
+            )
+        shape = self.shape_in(metric)
+        if shape is not None and value.shape != shape and self.reduction != "cat":
+            raise ValueError(
+                f"{self._of(metric)} has the shape {shape}, got "
+                f"{tuple(value.shape)}: reduce it to that, or declare shape=None"
+            )
+        device = metric._device or value.device
+        if self.dtype == torch.float64 and device.type in WITHOUT_FLOAT64:
+            if self.reduction == "sum":
+                return Compensated.split(value, device)
+            return value.to(device, torch.float32)
+        return value.to(device, self.dtype)
+
+    @property
+    def _is_float(self) -> bool:
+        return self.dtype is not None and self.dtype.is_floating_point
+
+    def _add(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
+        if isinstance(new, Tensor):
+            if (
+                isinstance(old, Tensor)
+                and metric._device is None
+                and old.device == new.device
+                and old.shape == new.shape
+            ):
+                total = old + new
+                if total.dtype is self.dtype and not total.requires_grad:
+                    return total
+        elif type(new) is int and type(old) is int:
+            return old + new
+        added = self._adopt(new, metric)
+        if old is None:
+            return added
+        if isinstance(old, Compensated) or isinstance(added, Compensated):
+            return self._add_compensated(old, added)
+        assert not isinstance(old, list)
+        assert not isinstance(added, list)
+        assert added is not None
+        if isinstance(old, Tensor) and isinstance(added, Tensor):
+            self._check_shapes(old, added, metric)
+            return old.to(added.device) + added
+        return old + added
+
+    def _add_compensated(self, old: Value, added: Value) -> Compensated:
+        pair = (old, added)
+        held = next(value for value in pair if isinstance(value, Compensated))
+        device = held.total.device
+        left, right = (
+            value
+            if isinstance(value, Compensated)
+            else Compensated.split(torch.as_tensor(value, dtype=torch.float64).cpu(), device)
+            for value in pair
+        )
+        total = left.add(right.total)
+        return Compensated(total.total, total.error + right.error)
+
+    def _extreme(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
+        value = self._adopt(new, metric)
+        if old is None:
+            return value
+        if isinstance(old, int | float) and isinstance(value, int | float):
+            return min(old, value) if self.reduction == "min" else max(old, value)
+        left, right = self.to_tensor(old, metric), self.to_tensor(value, metric)
+        self._check_shapes(left, right, metric)
+        choose = torch.minimum if self.reduction == "min" else torch.maximum
+        return choose(left.to(right.device), right)
+
+    def _append(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
+        value = self._adopt(torch.as_tensor(new), metric)
+        assert isinstance(value, Tensor)
+        if isinstance(new, Tensor) and value.data_ptr() == new.data_ptr():
+            value = value.clone()  # a model may write its next output where this one is
+        rows = value.reshape(1) if value.ndim == 0 else value
+        if old is None:
+            return [rows]
+        assert isinstance(old, list)
+        first = old[0]
+        if rows.dtype != first.dtype or rows.shape[1:] != first.shape[1:]:
+            raise ValueError(
+                f"{self._of(metric)} holds rows of {first.dtype} and shape "
+                f"{tuple(first.shape[1:])}, got {rows.dtype} and {tuple(rows.shape[1:])}"
+            )
+        old.append(rows.to(first.device))
+        return old
+
+    def _refuse(self, _old: Value, _new: Tensor | float, metric: Metric) -> Value:
+        raise TypeError(
+            f"{self._of(metric)} has the reduction 'mean', which is over ranks "
+            f"only: assign it (metric.{self.name} = ...), don't accumulate it"
+        )
+
+    def _check_shapes(self, old: Tensor, new: Tensor, metric: Metric) -> None:
+        if old.shape != new.shape:
+            raise ValueError(
+                f"{self._of(metric)} has the shape {tuple(old.shape)}, got "
+                f"{tuple(new.shape)}: updates must agree; reset() begins afresh"
+            )
+
+
+@dataclass
+class Values:
+    """States' values by name, and how many updates they come from."""
+
+    values: dict[str, Value]
+    updates: int = 0
+    derived: dict[str, Any] = field(default_factory=dict)
+    """What formulas worked out of the values, for the others that share them."""
+
+
+@dataclass(eq=False)
+class Store:
+    """The values of one metric's states; metrics that need the same statistic share one store."""
+
+    local: Values
+    """What this process accumulated."""
+    reduced: Values | None = None
+    """The same over all ranks; there only while a value is computed, and never put into local."""
+    alone: bool = False
+    """While a value is computed: of this process only, without a collective."""
+    restored: bool = False
+    """Whether the values come from a checkpoint: the event that begins a resumed run keeps them."""
+
+    @classmethod
+    def of(cls, states: dict[str, MetricState]) -> Store:
+        """Return an empty store."""
+        return cls(Values(dict.fromkeys(states)))
+
+    def copy(self) -> Store:
+        """Return a store that goes on from these values by itself."""
+        values = {
+            name: list(value) if isinstance(value, list) else value
+            for name, value in self.local.values.items()
+        }
+        return Store(Values(values, self.local.updates), restored=self.restored)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.local = Values(dict.fromkeys(self.local.values))
+        self.restored = False

@@ -1,0 +1,60 @@
+"""What goes into metrics and comes out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def same(output: Any) -> Any:
+    """Return the output as it is: the default ``output_transform``."""
+    return output
+
+
+def to_plain(value: Any) -> Any:
+    """Return Python numbers for scalars, and tensors on the CPU, also within containers."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        return value.item() if value.ndim == 0 else value.cpu()
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(to_plain(item) for item in value)
+    return value
+
+
+def is_unrollable(output: Any) -> bool:
+    """Tell whether an output is a sequence of lists of tensors or numbers."""
+    if not isinstance(output, tuple | list) or (output and isinstance(output[0], Tensor)):
+        return False  # nearly always
+    return all(
+        isinstance(item, tuple | list) and all(isinstance(x, Tensor | Number) for x in item)
+        for item in output
+    )
+
+
+def unroll(
+    name: str, output: Sequence[Sequence[Tensor | float]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate over the pairs of two lists' items, each as a batch of one.
+
+    Raises:
+        ValueError: there are not two lists of one length.
+    """
+    if len(output) != 2 or len(output[0]) != len(output[1]):
+        raise ValueError(
+            f"{name} takes two lists of one length, got {len(output)} of the lengths "
+            f"{', '.join(str(len(item)) for item in output)}: choose by output_transform, or "
+            "set skip_unrolling=True"
+        )
+    for left, right in zip(*output, strict=True):
+        first = _as_batch(left, None)
+        yield first, _as_batch(right, first.device)
+
+
+def _as_batch(item: Tensor | float, device: torch.device | None) -> Tensor:
+    return item.unsqueeze(0) if isinstance(item, Tensor) else torch.tensor([item], device=device)

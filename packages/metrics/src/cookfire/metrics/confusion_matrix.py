@@ -1,0 +1,224 @@
+"""The confusion matrix, and metrics computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cookfire.metrics._classification import predict_classes
+from cookfire.metrics._counting import count_pairs
+from cookfire.metrics._metrics_lambda import MetricsLambda
+from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import same
+from cookfire.metrics.metric import Metric
+
+__all__ = [
+    "ConfusionMatrix",
+    "DiceCoefficient",
+    "IoU",
+    "JaccardIndex",
+    "cmAccuracy",
+    "cmPrecision",
+    "cmRecall",
+    "mIoU",
+]
+
+Average = Literal["samples", "recall", "precision"] | None
+_AVERAGES = (None, "samples", "recall", "precision")
+
+
+class ConfusionMatrix(Metric):
+    """How often each class was taken for each: rows are targets, columns are predictions.
+
+    Targets that are no class (such as 255 for pixels to ignore) are left out.
+
+    Args:
+        num_classes: how many classes there are, at least 2.
+        average: None for counts; ``"samples"``: divided by the number of examples; ``"recall"``:
+            each row divided by its sum, so that the diagonal is recall; ``"precision"``: each
+            column by its sum.
+        output_transform: turns the engine's output into scores ``(batch, num_classes, ...)`` and
+            class indices ``(batch, ...)``.
+        device: where counts are kept; None: where the data are.
+        skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+
+    Raises:
+        ValueError: fewer than 2 classes, or an unknown ``average``; by ``update``, shapes that
+            don't fit.
+
+    Example:
+        >>> metric = ConfusionMatrix(num_classes=2)
+        >>> metric.update((torch.tensor([[0.2, 0.8], [0.9, 0.1]]), torch.tensor([1, 1])))
+        >>> metric.compute()
+        tensor([[0, 0],
+                [1, 1]])
+    """
+
+    confusion_matrix = MetricState(torch.int64, shape=("num_classes", "num_classes"))
+    count = MetricState(torch.int64)
+
+    def __init__(
+        self,
+        num_classes: int,
+        average: Average = None,
+        output_transform: Callable[[Any], Any] = same,
+        device: str | torch.device | None = None,
+        skip_unrolling: bool = False,
+    ) -> None:
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes must be at least 2, got {num_classes}; of binary scores p, "
+                "output_transform makes the two of torch.stack([1 - p, p], dim=1)"
+            )
+        if average not in _AVERAGES:
+            raise ValueError(
+                f"average must be one of {', '.join(map(repr, _AVERAGES))}, got {average!r}"
+            )
+        self.num_classes = num_classes
+        self.average = average
+        super().__init__(output_transform, device, skip_unrolling)
+
+    def update(self, output: Sequence[Tensor]) -> None:
+        """Count a batch."""
+        scores, y = output
+        expected = (scores.shape[0], self.num_classes, *scores.shape[2:])
+        if scores.ndim < 2 or scores.shape != expected or y.shape != (expected[0], *expected[2:]):
+            raise ValueError(
+                f"ConfusionMatrix(num_classes={self.num_classes}): expected scores "
+                f"(batch, {self.num_classes}, ...) and class indices (batch, ...), got "
+                f"{tuple(scores.shape)} and {tuple(y.shape)}: reshape them by output_transform"
+            )
+        predicted = self._once("classes", scores, predict_classes)
+        matrix = count_pairs(predicted, y, self.num_classes)[:-1]
+        self.accumulate(confusion_matrix=matrix, count=scores.shape[0])
+
+    def compute(self) -> Tensor:
+        """Return the matrix, int64, or float64 with an average.
+
+        Raises:
+            NotComputableError: there was no example.
+        """
+        self._require("count")
+        if self.average is None:
+            return self.confusion_matrix
+        if self.average == "samples":
+            return self.confusion_matrix / self.count.double()
+        return self.normalize(self.confusion_matrix, self.average)
+
+    @staticmethod
+    def normalize(matrix: Tensor, average: str) -> Tensor:
+        """Divide rows (``"recall"``) or columns (``"precision"``) by their sums; 0 for empty ones.
+
+        Raises:
+            ValueError: another ``average``.
+        """
+        if average not in ("recall", "precision"):
+            raise ValueError(f"average must be 'recall' or 'precision', got {average!r}")
+        return _divide(matrix, matrix.sum(1 if average == "recall" else 0, keepdim=True))
+
+
+def IoU(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+    """Return the intersection over union of each class, TP / (TP + FP + FN), as a tensor.
+
+    A class that is nowhere has 0.
+
+    Args:
+        cm: what it is computed from; its average must be None or ``"samples"``.
+        ignore_index: a class to leave out, such as the background.
+
+    Raises:
+        TypeError: ``cm`` is no ConfusionMatrix.
+        ValueError: its average does not do, or ``ignore_index`` is none of its classes.
+
+    Example:
+        >>> metric = IoU(ConfusionMatrix(num_classes=2))
+        >>> metric.update((torch.tensor([[0.2, 0.8], [0.9, 0.1]]), torch.tensor([1, 1])))
+        >>> metric.compute()
+        tensor([0.0000, 0.5000], dtype=torch.float64)
+    """
+    return MetricsLambda(_iou, _counts(cm), _index(cm, ignore_index))
+
+
+def JaccardIndex(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+    """Return the Jaccard index of each class: another name of :func:`IoU`."""
+    return IoU(cm, ignore_index)
+
+
+def mIoU(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+    """Return the mean over the classes of :func:`IoU`, which see."""
+    return IoU(cm, ignore_index).mean()
+
+
+def DiceCoefficient(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+    """Return the Dice coefficient of each class, 2 TP / (2 TP + FP + FN), as a tensor.
+
+    Arguments and errors are those of :func:`IoU`.
+    """
+    return MetricsLambda(_dice, _counts(cm), _index(cm, ignore_index))
+
+
+def cmAccuracy(cm: ConfusionMatrix) -> MetricsLambda:  # noqa: N802
+    """Return the share of examples on the diagonal."""
+    return MetricsLambda(_accuracy, cm)
+
+
+def cmPrecision(cm: ConfusionMatrix, average: bool = True) -> MetricsLambda:  # noqa: N802
+    """Return the precision of each class as a tensor, or the mean over the classes."""
+    return MetricsLambda(_precision, cm).mean() if average else MetricsLambda(_precision, cm)
+
+
+def cmRecall(cm: ConfusionMatrix, average: bool = True) -> MetricsLambda:  # noqa: N802
+    """Return the recall of each class as a tensor, or the mean over the classes."""
+    return MetricsLambda(_recall, cm).mean() if average else MetricsLambda(_recall, cm)
+
+
+def _iou(matrix: Tensor, ignored: int | None) -> Tensor:
+    hits = matrix.diagonal()
+    return _without(_divide(hits, matrix.sum(0) + matrix.sum(1) - hits), ignored)
+
+
+def _dice(matrix: Tensor, ignored: int | None) -> Tensor:
+    return _without(_divide(2 * matrix.diagonal(), matrix.sum(0) + matrix.sum(1)), ignored)
+
+
+def _accuracy(matrix: Tensor) -> Tensor:
+    return _divide(matrix.trace(), matrix.sum())
+
+
+def _precision(matrix: Tensor) -> Tensor:
+    return _divide(matrix.diagonal(), matrix.sum(0))
+
+
+def _recall(matrix: Tensor) -> Tensor:
+    return _divide(matrix.diagonal(), matrix.sum(1))
+
+
+def _divide(part: Tensor, whole: Tensor) -> Tensor:
+    """Return the quotient in float64, 0 for 0 / 0."""
+    part, whole = part.double(), whole.double()
+    return part / whole.masked_fill(whole == 0, 1)
+
+
+def _without(values: Tensor, index: int | None) -> Tensor:
+    if index is None:
+        return values
+    return torch.cat([values[:index], values[index + 1 :]])
+
+
+def _counts(cm: ConfusionMatrix) -> ConfusionMatrix:
+    if not isinstance(cm, ConfusionMatrix):
+        raise TypeError(f"cm must be a ConfusionMatrix, got {cm!r}")
+    if cm.average not in (None, "samples"):
+        raise ValueError(f"cm must have the average None or 'samples', has {cm.average!r}")
+    return cm
+
+
+def _index(cm: ConfusionMatrix, ignore_index: int | None) -> int | None:
+    if ignore_index is not None and ignore_index not in range(cm.num_classes):
+        raise ValueError(
+            f"ignore_index must be a class from 0 to {cm.num_classes - 1}, got {ignore_index!r}"
+        )
+    return ignore_index

@@ -1,0 +1,460 @@
+"""Metrics over several processes: exact for any split of the data, in few collectives."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+
+import cookfire.distributed as idist
+from cookfire.engine import Engine, Events
+from cookfire.engine.exceptions import NotComputableError
+from cookfire.metrics import (
+    Accuracy,
+    Average,
+    BatchWise,
+    ConfusionMatrix,
+    EpochMetric,
+    Fbeta,
+    Loss,
+    Metric,
+    MetricGroup,
+    MetricState,
+    Precision,
+    Recall,
+    RunningAverage,
+    RunningEpochWise,
+    mIoU,
+)
+from cookfire.metrics.metric import reinit__is_reduced, sync_all_reduce
+
+CLASSES = 3
+COLLECTIVES = (
+    "all_reduce",
+    "all_gather",
+    "all_gather_into_tensor",
+    "all_gather_object",
+    "broadcast",
+    "broadcast_object_list",
+    "reduce",
+    "barrier",
+)
+
+
+@contextmanager
+def collectives():
+    """Count the collectives that are called within."""
+    called: Counter[str] = Counter()
+    originals = {name: getattr(dist, name) for name in COLLECTIVES}
+
+    def counted(name):
+        def call(*args, **kwargs):
+            called[name] += 1
+            return originals[name](*args, **kwargs)
+
+        return call
+
+    for name in COLLECTIVES:
+        setattr(dist, name, counted(name))
+    try:
+        yield called
+    finally:
+        for name, function in originals.items():
+            setattr(dist, name, function)
+
+
+class Statistics(Metric):
+    """Every reduction, large states too."""
+
+    total = MetricState(torch.float64)
+    count = MetricState(torch.int64)
+    smallest = MetricState(torch.float64, reduction="min")
+    largest = MetricState(torch.int64, reduction="max")
+    mean = MetricState(torch.float64, reduction="mean")
+    column_min = MetricState(torch.float32, reduction="min", shape=None)
+    table = MetricState(torch.float64, shape=("side", "side"))
+    per_column = MetricState(torch.float64, shape=None)
+    rows = MetricState(reduction="cat")
+    numbers = MetricState(torch.int16, reduction="cat")
+    side = 10
+
+    def update(self, output):
+        scores, y = output
+        self.accumulate(
+            total=scores.sum(dtype=torch.float64),
+            count=len(y),
+            smallest=scores.min(),
+            largest=y.max(),
+            column_min=scores.amin(0),
+            table=torch.full((10, 10), len(y), dtype=torch.float64),
+            per_column=scores.sum(0, dtype=torch.float64),
+            rows=scores.bfloat16(),
+            numbers=y.to(torch.int16),
+        )
+        self.mean = float(len(y))
+
+    def compute(self):
+        return {
+            "total": self.total,
+            "count": self.count,
+            "smallest": self.smallest,
+            "largest": self.largest,
+            "column_min": self.column_min,
+            "table": self.table.sum(),
+            "per_column": self.per_column,
+            "rows": self.rows.double().sort(0).values,
+            "numbers": self.numbers.sort().values,
+        }
+
+
+class Plain(Metric):
+    """State in plain attributes, as for ignite."""
+
+    @reinit__is_reduced
+    def reset(self):
+        self._sum, self._count = torch.tensor(0.0, dtype=torch.float64), 0
+        self._largest, self._product = -1.0, 1
+        self.computed = 0
+
+    @reinit__is_reduced
+    def update(self, output):
+        self._sum += output[0].sum(dtype=torch.float64)
+        self._count += len(output[1])
+        self._largest = max(self._largest, output[0].max().item())
+        self._product *= 2
+
+    @sync_all_reduce("_sum", "_count", "_largest:MAX", "_product:PRODUCT")
+    def compute(self):
+        self.computed += 1
+        if self._count == 0:
+            raise NotComputableError("Plain")
+        return self._sum.item(), self._count, self._largest, self._product, type(self._count)
+
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (
+            torch.rand(size, CLASSES, generator=generator),
+            torch.randint(0, CLASSES, (size,), generator=generator),
+        )
+        for size in (7, 4, 1, 12, 5, 3)
+    ]
+
+
+def shard(split, rank):
+    return [batch for batch, owner in zip(data(), split, strict=True) if owner == rank]
+
+
+def auc_like(y_pred, y):
+    order = y_pred[:, 0].argsort()
+    return (y[order].double() * torch.linspace(0, 1, len(y), dtype=torch.float64)).sum()
+
+
+def make_metrics():
+    precision, recall = Precision(average=False), Recall(average=False)
+    return {
+        "accuracy": Accuracy(),
+        "loss": Loss(cross_entropy),
+        "precision": Precision(average=True),
+        "recall": Recall(average="weighted"),
+        "per class": Recall(average=None),
+        "f1": (precision * recall * 2 / (precision + recall)).mean(),
+        "fbeta": Fbeta(2.0),
+        "matrix": ConfusionMatrix(CLASSES),
+        "miou": mIoU(ConfusionMatrix(CLASSES)),
+        "average": Average(output_transform=lambda output: output[0]),
+        "history": EpochMetric(auc_like, check_compute_fn=False),
+        "statistics": Statistics(metrics_result_mode="named"),
+        "group": MetricGroup({"grouped": Accuracy()}),
+    }
+
+
+def feed(name, metric, batch):
+    metric.update(batch[0] if name == "average" else batch)
+
+
+def alone(split):
+    """Values, each metric by itself, and how many collectives each took."""
+    values, counts = {}, {}
+    for name, metric in make_metrics().items():
+        for batch in shard(split, idist.get_rank()):
+            feed(name, metric, batch)
+        with collectives() as called:
+            values[name] = metric.compute()
+        counts[name] = sum(called.values())
+        assert metric.compute() is not None  # the state was not replaced: twice is once
+    return values, counts
+
+
+def in_an_engine(split, names):
+    """Values of an engine that runs over this rank's data, and its collectives."""
+    engine = Engine(lambda engine, batch: batch)
+    metrics = make_metrics()
+    for name in names:
+        metrics[name].attach(engine, name)
+    mine = shard(split, idist.get_rank())
+    with collectives() as called:
+        if mine:
+            engine.run(mine)
+        else:  # this rank's engine has nothing to run over, but takes part at the end
+            engine.fire_event(Events.EPOCH_STARTED)
+            engine.fire_event(Events.EPOCH_COMPLETED)
+    return {name: engine.state.metrics[name] for name in names}, dict(called)
+
+
+def on_a_rank(splits):
+    rank = idist.get_rank()
+    result = {"alone": [alone(split) for split in splits]}
+    names = list(make_metrics())
+    result["engine"] = [in_an_engine(split, names) for split in splits]
+    usual = ["accuracy", "loss", "precision", "recall", "f1", "matrix", "miou"]
+    result["usual"] = in_an_engine(splits[0], usual)
+    result["counts and sums"] = in_an_engine(splits[0], ["accuracy", "loss"])
+    result["matrix"] = in_an_engine(splits[0], ["miou"])
+
+    # Nobody has data: everybody says so.
+    for metric in make_metrics().values():
+        with pytest.raises(NotComputableError):
+            metric.compute()
+
+    # A formula that fails leaves everything as it was.
+    class Failing(Accuracy):
+        def compute(self):
+            raise ZeroDivisionError
+
+    failing = Failing()
+    failing.update((torch.eye(2), torch.arange(2)))
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            failing.compute()
+        assert int(failing.count) == 2
+        assert failing._store.reduced is None
+
+    # Ranks that were fed differently are told so, all of them, and nobody hangs.
+    for metric, wrong in (
+        (Precision(), torch.rand(4, 3 + rank)),
+        (EpochMetric(auc_like, check_compute_fn=False), torch.rand(4, 3 + rank)),
+        (
+            EpochMetric(auc_like, check_compute_fn=False),
+            torch.rand(4, 3).to([torch.float32, torch.float64, torch.float16][rank]),
+        ),
+    ):
+        metric.update((wrong, torch.zeros(4, dtype=torch.long)))
+        with pytest.raises(ValueError, match=r"of shape .* on rank 0, but .* on rank 1: feed"):
+            metric.compute()
+
+    # Attributes.
+    plain = Plain()
+    for batch in shard(splits[0], rank):
+        plain.update(batch)
+    local = plain._sum.item(), plain._count
+    with collectives() as called:
+        value = plain.compute()
+    assert (plain._sum.item(), plain._count) == local
+    assert plain.computed == 1
+    result["plain"] = value, sum(called.values())
+
+    class Mixed(Plain):
+        def reset(self):
+            super().reset()
+            self._sum = torch.zeros(()) if rank else 0
+
+    with pytest.raises(ValueError, match="Mixed._sum differs between ranks"):
+        Mixed().compute()
+
+    # A large history and exact counts.
+    metric = Accuracy()
+    metric.update((torch.eye(2), torch.arange(2)))
+    metric.accumulate(correct=2**53 + rank, count=2**53)
+    with_counts = metric._store
+    metric.compute()
+    assert int(metric.correct) == 2**53 + rank + 2
+    assert with_counts is metric._store
+    return result
+
+
+def expected_values():
+    values = {}
+    for name, metric in make_metrics().items():
+        for batch in data():
+            feed(name, metric, batch)
+        values[name] = metric.compute()
+    return values
+
+
+SPLITS = {
+    2: [(0, 1, 0, 1, 0, 1), (0, 1, 1, 1, 1, 1), (0,) * 6, (1,) * 6],
+    3: [(0, 1, 2, 0, 1, 2), (2, 2, 2, 0, 0, 0), (1,) * 6],
+}
+
+
+def close(value, expected, name):
+    if isinstance(expected, dict):
+        assert value.keys() == expected.keys()
+        for key in expected:
+            close(value[key], expected[key], f"{name}/{key}")
+        return
+    assert type(value) is type(expected), name
+    torch.testing.assert_close(
+        torch.as_tensor(value, dtype=torch.float64),
+        torch.as_tensor(expected, dtype=torch.float64),
+        rtol=1e-9,
+        atol=1e-12,
+        equal_nan=True,
+        msg=name,
+    )
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_values_over_ranks_are_those_of_one_process(processes, world_size):
+    splits = SPLITS[world_size]
+    results = processes(world_size, on_a_rank, splits)
+    expected = expected_values()
+    for rank, result in enumerate(results):
+        for index, (values, counts) in enumerate(result["alone"]):
+            for name, value in values.items():
+                close(value, expected[name], f"{name} alone, {splits[index]}, rank {rank}")
+            # One for what is small, and one for each kind of what is large or of unknown shape.
+            few = {"accuracy": 1, "loss": 1, "matrix": 1, "group": 1, "miou": 1}
+            few |= dict.fromkeys(("precision", "recall", "per class", "f1", "fbeta", "average"), 2)
+            few |= {"history": 2, "statistics": 4}
+            assert counts == few
+        for index, (values, called) in enumerate(result["engine"]):
+            for name, value in values.items():
+                close(value, expected[name], f"{name} in an engine, {splits[index]}, rank {rank}")
+            # Sizes, then sums of int64 and of float64 and minima of float32, then histories.
+            assert called == {"all_gather_into_tensor": 2, "all_reduce": 3}
+        usual, called = result["usual"]
+        for name, value in usual.items():
+            close(value, expected[name], f"{name} as usual, rank {rank}")
+        assert called == {"all_gather_into_tensor": 1, "all_reduce": 1}
+        assert result["counts and sums"][1] == {"all_gather_into_tensor": 1}
+        assert sum(result["matrix"][1].values()) == 1
+        value, called = result["plain"]
+        total, count, largest, product, kind = value
+        assert total == pytest.approx(sum(s.double().sum().item() for s, _ in data()))
+        assert (count, product, kind) == (32, 2 ** len(data()), int)
+        assert largest == max(scores.max().item() for scores, _ in data())
+        assert called == 2
+        # The same bits on all ranks.
+        assert result["usual"][0]["loss"] == results[0]["usual"][0]["loss"]
+
+
+def running_on_a_rank():
+    rank = idist.get_rank()
+    data = [torch.tensor(float(x * (rank + 1))) for x in (1, 2, 3, 4)]
+    engine = Engine(lambda engine, batch: batch)
+    RunningAverage(output_transform=lambda x: x, alpha=0.5).attach(engine, "tensor")
+    RunningAverage(output_transform=lambda x: x.item(), alpha=0.5).attach(engine, "number")
+    source = Average()
+    RunningAverage(source, alpha=0.5).attach(engine, "source")
+    RunningAverage(Average(), alpha=0.5).attach(engine, "epochs", RunningEpochWise())
+    seen, counts = [], []
+    with collectives() as called:
+        engine.add_event_handler(
+            Events.ITERATION_COMPLETED,
+            lambda engine: (
+                seen.append(float(engine.state.metrics["tensor"])),
+                counts.append(sum(called.values())),
+            ),
+        )
+        engine.run(data)
+    assert type(engine.state.metrics["tensor"]) is float
+    batchwise = Engine(lambda engine, batch: batch)
+    Average().attach(batchwise, "average", BatchWise())
+    batchwise.run(data[:2])
+    by_hand = RunningAverage(output_transform=lambda x: x)
+    if rank == 0:
+        by_hand.update(3.0)
+    return {
+        "seen": seen,
+        "counts": counts,
+        "metrics": dict(engine.state.metrics),
+        "called": sum(called.values()),
+        "batch": batchwise.state.metrics["average"],
+        "by hand": by_hand.compute(),
+    }
+
+
+def test_a_running_average_is_combined_at_the_end_of_the_epoch_only(processes):
+    results = processes(2, running_on_a_rank)
+    average = 0.5 * (0.5 * (0.5 * (1 + 2) + 3) + 4)
+    for rank, result in enumerate(results):
+        assert result["seen"] == [pytest.approx(x * (rank + 1)) for x in (1, 1.5, 2.25, 3.125)]
+        assert result["counts"] == [0, 0, 0, 0]
+        for name in ("tensor", "number", "source"):
+            assert result["metrics"][name] == pytest.approx(average * 1.5)
+        assert result["metrics"]["epochs"] == pytest.approx(2.5 * 1.5)
+        assert result["batch"] == 3.0
+        assert result["by hand"] == 3.0
+    assert average == 3.125
+
+
+def save_on_a_rank(split):
+    states, values = {}, {}
+    for name, metric in make_metrics().items():
+        for batch in shard(split, idist.get_rank()):
+            feed(name, metric, batch)
+        states[name] = metric.state_dict()
+        values[name] = metric.compute()
+    average = RunningAverage(output_transform=lambda x: x)
+    average.update(torch.tensor(2.0 * (idist.get_rank() + 1)))
+    return states, average.state_dict()
+
+
+def load_on_a_rank(states, average):
+    values = {}
+    for name, metric in make_metrics().items():
+        metric.load_state_dict(states[name])
+        values[name] = metric.compute()
+        if idist.get_rank() == 0:
+            feed(name, metric, data()[0])
+        values[f"{name} and more"] = metric.compute()
+    running = RunningAverage(output_transform=lambda x: x, alpha=0.5)
+    running.load_state_dict(average)
+    values["running"] = running.compute()
+    running.update(torch.tensor(5.0))
+    values["running on"] = running.compute()
+    return values
+
+
+def test_a_state_saved_by_some_ranks_is_loaded_by_others(processes):
+    expected = expected_values()
+    for name, metric in make_metrics().items():
+        for batch in itertools.chain(data(), data()[:1]):
+            feed(name, metric, batch)
+        expected[f"{name} and more"] = metric.compute()
+    saved = processes(3, save_on_a_rank, (0, 1, 1, 2, 1, 0))
+    states, average = saved[0]
+    for world_size in (1, 2, 3):
+        if world_size == 1:
+            loaded = [load_on_a_rank(states, average)]
+        else:
+            loaded = processes(world_size, load_on_a_rank, states, average)
+        for values in loaded:
+            assert values.pop("running") == pytest.approx(4.0)
+            assert values.pop("running on") == pytest.approx(4.5)
+            for name, value in values.items():
+                close(value, expected[name], f"{name} loaded by {world_size}")
+
+
+def plain_on_a_rank(state):
+    metric = Plain()
+    with pytest.raises(ValueError, match="in plain attributes, which 1 processes saved and 2"):
+        metric.load_state_dict(state)
+    return True
+
+
+def test_plain_attributes_are_loaded_by_as_many_ranks_only(processes):
+    class Named(Plain):
+        _state_dict_all_req_keys = ("_sum", "_count")
+
+    Named.__name__ = "Plain"
+    state = Named().state_dict()
+    assert processes(2, plain_on_a_rank, state) == [True, True]

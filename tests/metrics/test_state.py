@@ -1,0 +1,167 @@
+import io
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from cookfire.engine import Engine, Events
+from cookfire.metrics import (
+    Accuracy,
+    Average,
+    ConfusionMatrix,
+    EpochMetric,
+    Fbeta,
+    Loss,
+    MetricGroup,
+    Precision,
+    Recall,
+    RunningAverage,
+    RunningEpochWise,
+    mIoU,
+)
+
+
+def batch(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(20, 3, generator=generator), torch.randint(0, 3, (20,), generator=generator)
+
+
+def saved_and_loaded(state):
+    """Through a file, as by ``torch.load(weights_only=True)``."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+METRICS = {
+    "accuracy": Accuracy,
+    "loss": lambda: Loss(cross_entropy),
+    "precision": lambda: Precision(average=True),
+    "f1": lambda: Fbeta(1.0),
+    "composed": lambda: (Precision() * Recall()).mean(),
+    "miou": lambda: mIoU(ConfusionMatrix(3)),
+    "history": lambda: EpochMetric(lambda y_pred, y: y_pred.sum() + y.sum()),
+    "average": lambda: Average(output_transform=lambda output: output[0]),
+    "group": lambda: MetricGroup({"accuracy": Accuracy(), "f1": Fbeta(2.0)}),
+}
+
+
+def feed(name, metric, seed):
+    metric.update(batch(seed)[0] if name == "average" else batch(seed))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_loaded_metric_goes_on_where_the_saved_one_was(name):
+    metric, other = METRICS[name](), METRICS[name]()
+    feed(name, metric, 0)
+    state = saved_and_loaded(metric.state_dict())
+    feed(name, other, 5)  # overwritten
+    other.load_state_dict(state)
+    for one in (metric, other):
+        feed(name, one, 1)
+    torch.testing.assert_close(other.compute(), metric.compute(), rtol=0, atol=0)
+    untouched = METRICS[name]()
+    untouched.load_state_dict(METRICS[name]().state_dict())
+    feed(name, untouched, 1)
+    untouched.compute()
+
+
+def test_a_state_of_something_else_is_refused():
+    with pytest.raises(TypeError, match="a metric's state is a mapping, got list"):
+        Accuracy().load_state_dict([])
+    with pytest.raises(ValueError, match="expected the key 'ranks', got 'correct'"):
+        Accuracy().load_state_dict({"correct": 3})
+    with pytest.raises(ValueError, match="saved by Accuracy; it can't be loaded into Precision"):
+        Precision().load_state_dict(Accuracy().state_dict())
+    state = Accuracy().state_dict()
+    state["ranks"][0][0]["states"].pop("count")
+    with pytest.raises(ValueError, match="Accuracy has the states .*count.*; saved were"):
+        Accuracy().load_state_dict(state)
+
+
+def trainer(stop_after=None):
+    """An engine whose output is random but for its iteration; it may be cut off."""
+
+    def step(engine, _):
+        return batch(engine.state.iteration)
+
+    engine = Engine(step)
+    metrics = {
+        "accuracy": Accuracy(),
+        "precision": Precision(average=True),
+        "recall": Recall(average=True),
+        "f1": Fbeta(1.0),
+    }
+    for name, metric in metrics.items():
+        metric.attach(engine, name)
+    running = {
+        "running loss": RunningAverage(
+            output_transform=lambda output: cross_entropy(*output), alpha=0.7
+        ),
+        "running accuracy": RunningAverage(Accuracy(), alpha=0.7),
+    }
+    for name, metric in running.items():
+        metric.attach(engine, name)
+    RunningAverage(Accuracy(), alpha=0.7).attach(engine, "over epochs", RunningEpochWise())
+    seen = []
+    engine.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda engine: seen.append(float(engine.state.metrics["running loss"])),
+    )
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: seen.append(dict(engine.state.metrics))
+    )
+    if stop_after is not None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=stop_after), engine.terminate)
+    return engine, seen
+
+
+def attached(engine):
+    return list(
+        dict.fromkeys(
+            handler.__self__
+            for handler in engine.handlers()
+            if hasattr(getattr(handler, "__self__", None), "load_state_dict")
+            and handler.__self__ is not engine
+            and not isinstance(handler.__self__, Accuracy | RunningAverage)
+        )
+    )
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 7, 9])
+def test_a_run_resumed_in_the_middle_of_an_epoch_sees_the_same(stop_after):
+    data = [None] * 4
+    whole, expected = trainer()
+    whole.run(data, max_epochs=3)
+
+    first, seen = trainer(stop_after)
+    first.run(data, max_epochs=3)
+    state = saved_and_loaded([first.state_dict(), [it.state_dict() for it in attached(first)]])
+
+    second, rest = trainer()
+    second.load_state_dict(state[0])
+    for it, saved in zip(attached(second), state[1], strict=True):
+        it.load_state_dict(saved)
+    second.run(data, max_epochs=3)
+    assert seen + rest == expected
+
+
+def test_a_loaded_metric_is_reset_by_a_new_run():
+    engine, seen = trainer()
+    engine.run([None] * 4)
+    for it in attached(engine):
+        it.load_state_dict(it.state_dict())
+    engine.run([None] * 4)
+    half = len(seen) // 2
+    assert seen[:half] == seen[half:]
+
+
+def test_a_state_of_other_attached_metrics_is_refused():
+    first, _ = trainer()
+    second = Engine(lambda engine, batch: batch)
+    Accuracy().attach(second, "accuracy")
+    with pytest.raises(
+        ValueError, match=r"of the metrics \['running loss', .*\], but attached are"
+    ):
+        attached(second)[0].load_state_dict(attached(first)[0].state_dict())
