@@ -1,0 +1,79 @@
+"""Measure a profile's trained weights on the validation images.
+
+    python -m recipes.mnist.evaluate --profile tiny
+    python -m recipes.mnist.evaluate --profile full --data DIR --out DIR
+
+The headline (``accuracy``, ``f1``, ``loss``) is that of ``model.pt``, the weights after the last
+step, in whose choice no validation image had a say; the pictures are theirs too. ``best.pt`` was
+chosen among the epochs by its validation F1, which flatters it: its numbers are ``best_accuracy``
+and so on.
+"""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cookfire import distributed as idist
+from cookfire.handlers import recipe
+from cookfire.metrics import ConfusionMatrix
+
+from .config import Config
+from .data import CLASSES, load, prepare_batch
+from .metrics import create_evaluator
+from .model import Net
+from .pictures import draw_confusion, draw_predictions
+
+
+def evaluate(config: Config, run: recipe.Run) -> dict[str, float]:
+    """Write ``metrics.json``, the confusion matrix and the pictures; return the headline."""
+    device = idist.device()
+    data = load(config, run.data)
+    net = Net(config.dropout)
+    model = idist.auto_model(net)
+    evaluator = create_evaluator(model)
+    ConfusionMatrix(CLASSES).attach(evaluator, "confusion")
+
+    results = {}
+    for name in ("best", "model"):
+        net.load_state_dict(run.load(f"{name}.pt"))
+        results[name] = dict(evaluator.run(data.validation).metrics)
+        confusion = results[name].pop("confusion")
+    headline = results["model"]
+    best = {f"best_{name}": value for name, value in results["best"].items()}
+    run.write_metrics({**headline, **best})
+
+    if idist.get_rank() == 0:
+        table = confusion_table(confusion)
+        run.write("confusion.tsv", lambda file: file.write(table.encode()))
+        write_picture(run, "confusion.png", draw_confusion(confusion))
+        images, labels = next(iter(data.validation))
+        with torch.no_grad():
+            log_probabilities = net(prepare_batch((images, labels), device)[0])
+        figure = draw_predictions(images, labels, log_probabilities)
+        write_picture(run, "predictions.png", figure)
+    return headline
+
+
+def confusion_table(counts: Tensor) -> str:
+    """Return a line for each image, ``actual`` and ``predicted``, as DVC's template counts them.
+
+    Args:
+        counts: (classes, classes), whole numbers; rows are the labels, columns the predictions.
+    """
+    lines = ["actual\tpredicted"]
+    for actual, row in enumerate(counts.tolist()):
+        for predicted, count in enumerate(row):
+            lines += [f"{actual}\t{predicted}"] * int(count)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def write_picture(run: recipe.Run, name: str, figure: Figure) -> None:
+    """Write a figure as PNG, without the version of the software that drew it."""
+    metadata = {"Software": None}
+    run.write(name, lambda file: figure.savefig(file, format="png", metadata=metadata))
+
+
+if __name__ == "__main__":
+    recipe.main(evaluate, Config, __file__, resumable=False)

@@ -1,0 +1,386 @@
+"""A ladder: one step, one epoch, a killed run, two processes, plain PyTorch, the command line.
+
+The data are made here: ten patterns with noise, in MNIST's files. A fork keeps these tests.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import multiprocessing
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cookfire.engine import Engine, Events
+from cookfire.handlers import recipe
+
+from . import data, evaluate, train, train_plain
+from .config import Config
+from .model import Net
+
+HERE = Path(__file__).resolve().parent
+PROFILES = recipe.profiles(HERE / "params.yaml")
+TRAINING, VALIDATION = 330, 90  # images: ten steps of 32, and two evaluation steps of 64
+CONFIG = replace(
+    recipe.load(HERE / "params.yaml", "tiny", Config),
+    epochs=3,
+    batch_size=32,
+    validation_batch_size=64,
+    lr=0.1,
+    mlflow=False,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randint(0, 200, (10, 4, 4), generator=generator)
+    for split, size in (("train", TRAINING), ("t10k", VALIDATION)):
+        labels = torch.arange(size) % 10
+        images = patterns[labels].repeat_interleave(7, dim=1).repeat_interleave(7, dim=2)
+        images = images + torch.randint(0, 56, images.shape, generator=generator)
+        write_idx(folder, f"{split}-images-idx3-ubyte", images)
+        write_idx(folder, f"{split}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def write_idx(folder: Path, name: str, values: Tensor) -> None:
+    path = folder / "MNIST" / "raw" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    path.write_bytes(header + values.to(torch.uint8).numpy().tobytes())
+
+
+def run_in(out: Path, digits: Path, *, resumable: bool = False) -> recipe.Run:
+    states = out / "states" if resumable else None
+    if states is not None:
+        states.mkdir(parents=True, exist_ok=True)
+    return recipe.Run(
+        "tiny", outputs=out / "outs", logs=out / "logs", data=digits, states=states, save_every=4
+    )
+
+
+def outs(out: Path) -> dict[str, bytes]:
+    """Return what a training hands to DVC."""
+    return {
+        name: (out / "outs" / name).read_bytes() for name in ("model.pt", "best.pt", "curves.tsv")
+    }
+
+
+def curves(out: Path) -> list[dict[str, float]]:
+    with (out / "outs" / "curves.tsv").open() as file:
+        rows = csv.DictReader(file, delimiter="\t")
+        return [{name: float(value) for name, value in row.items()} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    torch.set_num_threads(1)
+    train.train(CONFIG, run_in(out, digits))
+    return out
+
+
+def test_one_step_moves_every_weight(tmp_path: Path, digits: Path) -> None:
+    config = replace(CONFIG, epochs=1, batch_size=TRAINING, dropout=0.0)
+    train.train(config, run_in(tmp_path, digits))
+    after = torch.load(tmp_path / "outs" / "model.pt", weights_only=True)
+    torch.manual_seed(config.seed)
+    for name, before in Net(config.dropout).state_dict().items():
+        assert after[name].isfinite().all()
+        assert not torch.equal(after[name], before), name
+
+
+def test_an_epoch_is_measured_on_both_splits_and_logged(trained: Path) -> None:
+    rows = curves(trained)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[0]["training_loss"] < math.log(10)
+    assert rows[-1]["validation_accuracy"] > 0.9
+    assert rows[-1]["validation_f1"] > 0.9
+    assert list((trained / "logs").glob("events.out.tfevents.*"))
+
+
+def test_the_best_weights_are_those_of_the_epoch_with_the_best_f1(
+    tmp_path: Path, digits: Path, trained: Path
+) -> None:
+    best = max(curves(trained), key=lambda row: row["validation_f1"])
+    train.train(replace(CONFIG, epochs=int(best["epoch"])), run_in(tmp_path, digits))
+    assert outs(tmp_path)["model.pt"] == outs(trained)["best.pt"]
+
+
+def test_plain_pytorch_gives_the_same_bits(tmp_path: Path, digits: Path, trained: Path) -> None:
+    train_plain.train(CONFIG, run_in(tmp_path, digits))
+    plain, ours = outs(tmp_path), outs(trained)
+    assert plain["model.pt"] == ours["model.pt"]
+    assert plain["best.pt"] == ours["best.pt"]
+    for row, expected in zip(curves(tmp_path), curves(trained), strict=True):
+        assert row == pytest.approx(expected, rel=1e-6)
+
+
+# Processes
+
+
+def in_processes(number: int, function: Callable[..., object], *args: object) -> list[int | None]:
+    """Run ``function(rank, *args)`` in fresh processes; return their exit codes."""
+    context = multiprocessing.get_context("forkserver")
+    # The fork server imports these once, for all tests.
+    context.set_forkserver_preload([train.__name__])
+    processes = [context.Process(target=function, args=(rank, *args)) for rank in range(number)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def train_until_killed(_: int, config: Config, run: recipe.Run, iteration: int) -> None:
+    torch.set_num_threads(1)
+    keep = recipe.Run.keep
+
+    def keep_and_die(self: recipe.Run, trainer: Engine, **objects: object) -> bool:
+        resumed = keep(self, trainer, **objects)
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED(once=iteration),
+            lambda: os.kill(os.getpid(), signal.SIGKILL),
+        )
+        return resumed
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(recipe.Run, "keep", keep_and_die)
+    train.train(config, run)
+
+
+# The epochs have 10 iterations, and the state is kept after 4, 8, 10, 12, ...
+@pytest.mark.parametrize("iteration", [3, 17, 20])
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    tmp_path: Path, digits: Path, trained: Path, iteration: int
+) -> None:
+    run = run_in(tmp_path, digits, resumable=True)
+    assert in_processes(1, train_until_killed, CONFIG, run, iteration) == [-signal.SIGKILL]
+    assert not (tmp_path / "outs" / "model.pt").exists()
+    train.train(CONFIG, run)
+    assert outs(tmp_path) == outs(trained)
+
+
+def train_in_group(rank: int, config: Config, run: recipe.Run, store: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    train.train(config, run)
+    evaluate.evaluate(config, run)
+    dist.destroy_process_group()
+
+
+def test_two_processes_agree_with_one(tmp_path: Path, digits: Path) -> None:
+    # Without dropout, whose masks are each process's own.
+    config = replace(CONFIG, dropout=0.0, epochs=2)
+    one, two = run_in(tmp_path / "one", digits), run_in(tmp_path / "two", digits)
+    store = f"file://{tmp_path / 'store'}"
+    assert in_processes(2, train_in_group, config, two, store) == [0, 0]
+    train.train(config, one)
+    evaluate.evaluate(config, one)
+    for row, expected in zip(curves(tmp_path / "two"), curves(tmp_path / "one"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+    for name in ("model.pt", "best.pt"):
+        weights, expected = (
+            torch.load(run.outputs / name, weights_only=True) for run in (two, one)
+        )
+        torch.testing.assert_close(dict(weights), dict(expected), rtol=1e-3, atol=1e-5)
+    metrics = [json.loads((run.outputs / "metrics.json").read_text()) for run in (two, one)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-4)
+    for name in ("confusion.tsv", "confusion.png"):
+        assert (two.outputs / name).read_bytes() == (one.outputs / name).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_learns_and_keeps_weights_in_float32(
+    tmp_path: Path, digits: Path, precision: Literal["bfloat16", "float16"]
+) -> None:
+    config = replace(CONFIG, precision=precision)
+    assert train.train(config, run_in(tmp_path, digits))["accuracy"] > 0.9
+    weights = torch.load(tmp_path / "outs" / "model.pt", weights_only=True)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+# Evaluation
+
+
+def test_an_evaluation_writes_equal_bytes_each_time(digits: Path, trained: Path) -> None:
+    names = ["metrics.json", "confusion.tsv", "confusion.png", "predictions.png"]
+    headline = evaluate.evaluate(CONFIG, run_in(trained, digits))
+    first = [(trained / "outs" / name).read_bytes() for name in names]
+    evaluate.evaluate(CONFIG, run_in(trained, digits))
+    assert [(trained / "outs" / name).read_bytes() for name in names] == first
+
+    metrics = json.loads(first[0])
+    assert list(metrics) == sorted(metrics)
+    assert headline == {name: metrics[name] for name in ("accuracy", "loss", "f1")}
+    last = curves(trained)[-1]
+    assert headline == {name: last[f"validation_{name}"] for name in headline}
+    _, *pairs = (line.split("\t") for line in first[1].decode().splitlines())
+    assert len(pairs) == VALIDATION
+    right = sum(actual == predicted for actual, predicted in pairs)
+    assert right / VALIDATION == metrics["accuracy"]
+
+
+def test_evaluating_what_was_not_trained_says_so(tmp_path: Path, digits: Path) -> None:
+    with pytest.raises(recipe.RecipeError, match=r"best\.pt: no such file; train 'tiny' first"):
+        evaluate.evaluate(CONFIG, run_in(tmp_path, digits))
+
+
+# Data
+
+
+def test_the_order_of_batches_depends_on_the_seed_and_the_epoch_alone(digits: Path) -> None:
+    def labels(seed: int, epochs: int) -> list[list[int]]:
+        loader = data.load(replace(CONFIG, seed=seed), digits).training
+        return [[label for _, y in loader for label in y.tolist()] for _ in range(epochs)]
+
+    first, second = labels(0, 2)
+    assert [first, second] == labels(0, 2)
+    assert first != second
+    assert first != labels(1, 1)[0]
+    assert len(first) == TRAINING // CONFIG.batch_size * CONFIG.batch_size
+
+
+def test_batches_are_normalised_to_mean_zero_and_variance_one_of_mnist() -> None:
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1)
+    x, y = data.prepare_batch((pixels, torch.tensor([1, 2])))
+    expected = torch.tensor([-0.1307 / 0.3081, (1 - 0.1307) / 0.3081]).reshape(2, 1, 1, 1)
+    torch.testing.assert_close(x, expected)
+    assert y.tolist() == [1, 2]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def scribble(path: Path) -> None:
+    path.write_bytes(b"<html>503 Service Unavailable</html>")
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        (IMAGES, Path.unlink, "no such file; --data takes a folder with MNIST/raw"),
+        (IMAGES, truncate, r"damaged or cut short.*fetch it again"),
+        (LABELS, truncate, r"damaged or cut short.*fetch it again"),
+        (IMAGES, scribble, r"damaged or cut short.*fetch it again"),
+        (IMAGES, lambda path: path.write_bytes(b""), r"damaged or cut short.*fetch it again"),
+        (LABELS, lambda path: path.write_bytes(b"\0\0"), r"damaged or cut short.*fetch it again"),
+    ],
+)
+def test_a_file_that_is_missing_or_damaged_is_one_clear_line(
+    tmp_path: Path, digits: Path, name: str, spoil: Callable[[Path], object], message: str
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (digits / "MNIST" / "raw").iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    spoil(raw / name)
+    with pytest.raises(recipe.RecipeError, match=f"{name}: {message}") as caught:
+        data.load(CONFIG, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ((40, 28, 28), torch.zeros(39), "40 images, but train-labels-idx1-ubyte has 39 labels"),
+        ((40, 32, 32), torch.zeros(40), "images of 32x32, expected 28x28"),
+        ((40, 28, 28), torch.full((40,), 10), "label 10, expected 0 to 9"),
+        ((0, 28, 28), torch.zeros(0), "damaged or cut short"),
+        ((31, 28, 28), torch.zeros(31), "31 training images, fewer than a batch of 32"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_one_clear_line(
+    tmp_path: Path, digits: Path, images: tuple[int, ...], labels: Tensor, message: str
+) -> None:
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        path = tmp_path / "MNIST" / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((digits / "MNIST" / "raw" / name).read_bytes())
+    write_idx(tmp_path, IMAGES, torch.zeros(images))
+    write_idx(tmp_path, LABELS, labels)
+    with pytest.raises(recipe.RecipeError, match=message):
+        data.load(CONFIG, tmp_path)
+
+
+# Parameters and the command line
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid(profile: str) -> None:
+    recipe.load(HERE / "params.yaml", profile, Config)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("lr: 0", "tiny.lr: expected more than 0, got 0.0"),
+        ("momentum: 1", "tiny.momentum: expected from 0 to below 1, got 1.0"),
+        ("epochs: 0", "tiny.epochs: expected at least 1, got 0"),
+        ("epochs: 1.5", "tiny.epochs: expected int, got 1.5"),
+    ],
+)
+def test_a_parameter_that_can_not_be_names_its_key(tmp_path: Path, line: str, message: str) -> None:
+    values = {"data": "x", "epochs": "1", "batch_size": "1", "validation_batch_size": "1"}
+    values |= {"lr": "1", "momentum": "0", "dropout": "0"}
+    values |= {line.split(":")[0]: line.split(": ")[1]}
+    text = "tiny:\n" + "".join(f"  {name}: {value}\n" for name, value in values.items())
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(recipe.RecipeError, match=message):
+        recipe.load(tmp_path / "params.yaml", "tiny", Config)
+
+
+def test_a_copy_of_the_recipe_trains_and_evaluates_from_the_command_line(
+    tmp_path: Path, digits: Path
+) -> None:
+    copy = tmp_path / "my_project"
+    copy.mkdir()
+    for path in HERE.glob("*.py"):
+        (copy / path.name).write_text(path.read_text())
+    text = (HERE / "params.yaml").read_text()
+    # Without MLflow, which takes longer than all the rest.
+    (copy / "params.yaml").write_text(text.replace("tiny:\n", "tiny:\n  mlflow: false\n"))
+    asked = {name: str(value) for name, value in CONFIG.environment.items()}
+    for entry in ("train", "evaluate"):
+        command = [sys.executable, "-m", f"my_project.{entry}", "--profile", "tiny"]
+        done = subprocess.run(
+            [*command, "--data", str(digits), "--out", str(tmp_path / "out")],
+            cwd=tmp_path,
+            env={**os.environ, **asked},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["accuracy"] > 0.9
+    assert not (tmp_path / "out" / ".resume").exists()
