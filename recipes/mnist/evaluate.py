@@ -12,7 +12,6 @@ and so on.
 from __future__ import annotations
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from cookfire import distributed as idist
@@ -23,7 +22,7 @@ from .config import Config
 from .data import CLASSES, load, prepare_batch
 from .metrics import create_evaluator
 from .model import Net
-from .pictures import draw_confusion, draw_predictions
+from .pictures import draw_confusion, draw_predictions, write_png
 
 
 def evaluate(config: Config, run: recipe.Run) -> dict[str, float]:
@@ -47,12 +46,13 @@ def evaluate(config: Config, run: recipe.Run) -> dict[str, float]:
     if idist.get_rank() == 0:
         table = confusion_table(confusion)
         run.write("confusion.tsv", lambda file: file.write(table.encode()))
-        write_picture(run, "confusion.png", draw_confusion(confusion))
+        matrix = draw_confusion(confusion)
+        run.write("confusion.png", lambda file: write_png(matrix, file))
         images, labels = next(iter(data.validation))
         with torch.no_grad():
             log_probabilities = net(prepare_batch((images, labels), device)[0])
-        figure = draw_predictions(images, labels, log_probabilities)
-        write_picture(run, "predictions.png", figure)
+        answers = draw_predictions(images, labels, log_probabilities)
+        run.write("predictions.png", lambda file: write_png(answers, file))
     return headline
 
 
@@ -67,12 +67,6 @@ def confusion_table(counts: Tensor) -> str:
         for predicted, count in enumerate(row):
             lines += [f"{actual}\t{predicted}"] * int(count)
     return "".join(f"{line}\n" for line in lines)
-
-
-def write_picture(run: recipe.Run, name: str, figure: Figure) -> None:
-    """Write a figure as PNG, without the version of the software that drew it."""
-    metadata = {"Software": None}
-    run.write(name, lambda file: figure.savefig(file, format="png", metadata=metadata))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ same picture everywhere, and the same bytes each time.
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 import torch
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -39,7 +41,7 @@ def draw_predictions(images: Tensor, labels: Tensor, log_probabilities: Tensor) 
         labels: (B,).
         log_probabilities: (B, classes).
     """
-    probabilities, predicted = log_probabilities[:SHOWN].detach().float().exp().max(dim=1)
+    probabilities, predicted = log_probabilities[:SHOWN].detach().cpu().float().exp().max(dim=1)
     images = images[:SHOWN].cpu()
     height, width = images.shape[1] + 10, images.shape[2] + 10  # with room for a line of text
     rows = -(-len(images) // COLUMNS)
@@ -59,3 +61,9 @@ def draw_predictions(images: Tensor, labels: Tensor, log_probabilities: Tensor) 
             axes.text(center, top - 2, text, color=color, fontsize=9, ha="center", va="baseline")
         axes.imshow(canvas.numpy(), cmap="Greys", aspect="auto")
     return figure
+
+
+def write_png(figure: Figure, file: BinaryIO) -> None:
+    """Write a figure, without the version of the software that drew it."""
+    with style.context("default"):  # fonts and margins are looked up only now
+        figure.savefig(file, format="png", metadata={"Software": None})

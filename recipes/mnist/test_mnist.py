@@ -22,6 +22,7 @@ from typing import Literal
 import pytest
 import torch
 import torch.distributed as dist
+from matplotlib import rc_context
 from torch import Tensor
 
 from cookfire.engine import Engine, Events
@@ -228,11 +229,14 @@ def test_mixed_precision_learns_and_keeps_weights_in_float32(
 # Evaluation
 
 
-def test_an_evaluation_writes_equal_bytes_each_time(digits: Path, trained: Path) -> None:
+def test_an_evaluation_writes_equal_bytes_each_time_whatever_the_user_s_style(
+    digits: Path, trained: Path
+) -> None:
     names = ["metrics.json", "confusion.tsv", "confusion.png", "predictions.png"]
     headline = evaluate.evaluate(CONFIG, run_in(trained, digits))
     first = [(trained / "outs" / name).read_bytes() for name in names]
-    evaluate.evaluate(CONFIG, run_in(trained, digits))
+    with rc_context({"font.size": 20, "image.cmap": "jet", "savefig.bbox": "tight"}):
+        evaluate.evaluate(CONFIG, run_in(trained, digits))
     assert [(trained / "outs" / name).read_bytes() for name in names] == first
 
     metrics = json.loads(first[0])

@@ -121,6 +121,21 @@ def test_killed_within_an_epoch_it_goes_on_and_every_out_is_the_same(
     assert not (toy.folder / ".resume").exists()
 
 
+def test_a_fresh_run_sets_the_logs_of_the_one_before_aside_and_a_resumed_one_goes_on_with_them(
+    toy: Toy,
+) -> None:
+    toy.finished()
+    logs = toy.folder / "logs" / "tiny"
+    (logs / "mark").touch()
+    toy.killed("kill 14")
+    assert (logs.with_name("tiny.previous") / "mark").exists()
+    logs.mkdir(exist_ok=True)
+    (logs / "second").touch()
+    assert "resuming" in toy.finished()
+    assert (logs / "second").exists()
+    assert not (logs / "mark").exists()
+
+
 def test_killed_many_times_anywhere_every_out_is_the_same(
     toy: Toy, expected: dict[str, bytes]
 ) -> None:
