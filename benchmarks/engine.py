@@ -238,31 +238,27 @@ def train_step(iterations: int, repeats: int) -> list[list[str]]:
     data = [batch] * iterations
     loss_fn = nn.CrossEntropyLoss()
 
-    def bare() -> None:
+    def bare() -> Run:
         model, optimizer = mlp()
-        model.train()
-        for x, y in data:
-            optimizer.zero_grad()
-            loss = loss_fn(model(x), y)
-            loss.backward()
-            optimizer.step()
 
-    def trained(create: Any, handlers: Any, metrics: Any, bar: Any) -> Run:
         def run() -> None:
-            model, optimizer = mlp()
-            trainer = create(model, optimizer, loss_fn)
-            if handlers is not None:
-                metrics.RunningAverage(output_transform=lambda loss: loss).attach(trainer, "loss")
-                trainer.add_event_handler(
-                    ignite.engine.Events.ITERATION_COMPLETED
-                    if handlers is ignite.handlers
-                    else cookfire.engine.Events.ITERATION_COMPLETED,
-                    handlers.TerminateOnNan(),
-                )
-                bar(file=io.StringIO()).attach(trainer, metric_names=["loss"])
-            trainer.run(data, max_epochs=1)
+            for x, y in data:
+                optimizer.zero_grad()
+                loss = loss_fn(model(x), y)
+                loss.backward()
+                optimizer.step()
 
         return run
+
+    def trained(engines: Any, handlers: Any = None, metrics: Any = None, bar: Any = None) -> Run:
+        model, optimizer = mlp()
+        trainer = engines.create_supervised_trainer(model, optimizer, loss_fn)
+        if handlers is not None:
+            metrics.RunningAverage(output_transform=lambda loss: loss).attach(trainer, "loss")
+            completed = engines.Events.ITERATION_COMPLETED
+            trainer.add_event_handler(completed, handlers.TerminateOnNan())
+            bar(file=io.StringIO()).attach(trainer, metric_names=["loss"])
+        return lambda: trainer.run(data, max_epochs=1)
 
     import lightning
 
@@ -280,28 +276,25 @@ def train_step(iterations: int, repeats: int) -> list[list[str]]:
         def configure_optimizers(self) -> Any:
             return self.optimizer
 
+    def fit(count: int) -> Run:
+        return lightning_fit(
+            Module(), DataLoader(Repeat(batch, count), batch_size=None), [], progress=True
+        )
+
     ours, theirs = cookfire.engine, ignite.engine
-    cases: dict[str, Run] = {
-        "bare loop": bare,
-        "Cookfire": trained(ours.create_supervised_trainer, None, None, None),
-        "Cookfire with handlers": trained(
-            ours.create_supervised_trainer,
-            cookfire.handlers,
-            cookfire.metrics,
-            cookfire.handlers.ProgressBar,
-        ),
-        "ignite": trained(theirs.create_supervised_trainer, None, None, None),
-        "ignite with handlers": trained(
-            theirs.create_supervised_trainer,
-            ignite.handlers,
-            ignite.metrics,
-            ignite.handlers.tqdm_logger.ProgressBar,
-        ),
-        "Lightning with progress bar": lambda: lightning_fit(
-            Module(), DataLoader(Repeat(batch, iterations), batch_size=None), [], progress=True
-        )(),
-    }
-    seconds = interleaved(cases, repeats)
+    bars = cookfire.handlers.ProgressBar, ignite.handlers.tqdm_logger.ProgressBar
+    seconds = interleaved(
+        {
+            "bare loop": bare(),
+            "Cookfire": trained(ours),
+            "Cookfire with handlers": trained(ours, cookfire.handlers, cookfire.metrics, bars[0]),
+            "ignite": trained(theirs),
+            "ignite with handlers": trained(theirs, ignite.handlers, ignite.metrics, bars[1]),
+        },
+        repeats,
+    )
+    slow = interleaved({"few": fit(10), "many": fit(10 + iterations)}, repeats=3)
+    seconds["Lightning with progress bar"] = slow["many"] - slow["few"]
     limit = seconds["bare loop"]
     rows = []
     for name, value in seconds.items():
@@ -371,7 +364,7 @@ def main() -> None:
                 ),
                 table(
                     ["a train step (MLP, batch 32)", "µs", "x bare"],
-                    train_step(2000, arguments.repeats),
+                    train_step(500, 5 * arguments.repeats),
                 ),
                 table(["import", "s", "x torch"], import_time(arguments.repeats)),
                 environment("pytorch-ignite", "lightning"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cmath
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy
@@ -62,7 +62,11 @@ class TerminateOnNan:
         output = engine.state.output
         if self.output_transform is not None:
             output = self.output_transform(output)
-        for value in (output,) if isinstance(output, Tensor) else _leaves(output):
+        if isinstance(output, Tensor) and output.is_cpu and output.dim() == 0:
+            leaves: Iterable[Any] = (output.item(),)
+        else:
+            leaves = _leaves(output)
+        for value in leaves:
             if isinstance(value, Tensor) and not value.is_cpu:
                 self._fold(value)
             elif not _is_finite(value):
@@ -70,7 +74,7 @@ class TerminateOnNan:
                     self._terminate(engine, _describe(value))
                     return
                 self._flags[_CPU] = torch.tensor(math.nan)
-        if self._is_due(engine):
+        if (self._flags or idist.get_world_size() > 1) and self._is_due(engine):
             self._look(engine)
 
     def _fold(self, value: Tensor) -> None:

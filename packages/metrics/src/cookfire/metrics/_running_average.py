@@ -20,6 +20,11 @@ from cookfire.metrics._usage import (
 from cookfire.metrics.metric import Metric
 
 
+def is_at_hand(value: Tensor) -> bool:
+    """Whether a single number can be read without waiting for a device."""
+    return value.is_cpu and value.dim() == 0
+
+
 def _nothing(output: Any) -> Any:  # noqa: ARG001 - a transform's signature
     return None
 
@@ -29,8 +34,9 @@ class RunningAverage(Metric):
 
     It begins with the first value, and neither waits for the device nor talks to other ranks at an
     iteration: until the epoch ends, ``engine.state.metrics`` has this rank's average, a number
-    where numbers are averaged, and where tensors are, a tensor on their device (which prints and
-    compares like a number). At the end of the epoch, and by ``compute``, it is the mean over the
+    where numbers or 0-d tensors on the CPU are averaged, and where other tensors are, a tensor on
+    their device (which prints and compares like a number). At the end of the epoch, and by
+    ``compute``, it is the mean over the
     ranks, as a Python number.
 
     Args:
@@ -110,6 +116,8 @@ class RunningAverage(Metric):
         value = output if self.src is None else self._take_source(self.src)
         old = local.values["value"]
         assert not isinstance(old, list | Compensated)
+        if isinstance(value, Tensor) and self._device is None and is_at_hand(value):
+            value = value.item()  # a number is cheaper to average than a tensor
         if isinstance(value, Tensor):
             value = self._prepare(value)
             if isinstance(old, Tensor):
