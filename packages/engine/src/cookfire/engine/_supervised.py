@@ -71,13 +71,13 @@ class _Accumulation:
         self.steps = steps
         self.open = 0  # iterations of the current window whose gradients wait for a step
 
-    def window(self, engine: Engine) -> int:
-        """Return the length of the window that the current iteration belongs to."""
+    def window(self, engine: Engine) -> tuple[int, int]:
+        """Return the length of the current iteration's window, and its position in it from 0."""
+        begin, position = divmod(engine.epoch_iteration - 1, self.steps)
         length = engine.state.epoch_length
-        if self.steps == 1 or length is None:
-            return self.steps
-        begin = (engine.epoch_iteration - 1) // self.steps * self.steps
-        return min(self.steps, max(length - begin, 1))
+        if length is None:
+            return self.steps, position
+        return min(self.steps, max(length - begin * self.steps, 1)), position
 
 
 def _training_step(
@@ -96,6 +96,8 @@ def _training_step(
     optimizer_step: Callable[[], Any] | None = None,
 ) -> Step:
     accumulation = _Accumulation(gradient_accumulation_steps)
+    accumulating = accumulation.steps > 1
+    synchronised = nullcontext()
     no_sync = getattr(model, "no_sync", nullcontext)
 
     def take_step() -> None:
@@ -121,13 +123,12 @@ def _training_step(
     def step(engine: Engine, batch: Any) -> Any:
         if not model.training:  # an evaluator of the same model may have changed it
             model.train()
-        window = accumulation.window(engine)
-        position = (engine.epoch_iteration - 1) % accumulation.steps if window > 1 else 0
+        window, position = accumulation.window(engine) if accumulating else (1, 0)
         if position == 0:
             optimizer.zero_grad()
         last = position == window - 1
         x, y = prepare_batch(batch, device=device, non_blocking=non_blocking)
-        with nullcontext() if last else no_sync():
+        with synchronised if last else no_sync():
             if context is None:
                 y_pred = model_transform(model_fn(model, x))
                 loss = loss_fn(y_pred, y)

@@ -74,7 +74,7 @@ class TerminateOnNan:
                     self._terminate(engine, _describe(value))
                     return
                 self._flags[_CPU] = torch.tensor(math.nan)
-        if (self._flags or idist.get_world_size() > 1) and self._is_due(engine):
+        if self._is_due(engine) and (self._flags or idist.get_world_size() > 1):
             self._look(engine)
 
     def _fold(self, value: Tensor) -> None:
