@@ -18,6 +18,7 @@ from cookfire.engine.events import (
     Events,
     EventsList,
     State,
+    count_key,
 )
 
 AnyEvent = EventEnum | CallableEventWithFilter | EventsList | str
@@ -196,9 +197,9 @@ class Emitter:
         state = self.state
         attribute = state.event_to_attr.get(event)
         if attribute is None:
-            value = str(event)
-            state.event_counts[value] = state.event_counts.get(value, 0) + 1
-            return state.event_counts[value]
+            key = count_key(event)
+            state.event_counts[key] = state.event_counts.get(key, 0) + 1
+            return state.event_counts[key]
         count: int = getattr(state, attribute)
         if not isinstance(event, Events):
             if count == self._seen_counts.get(event, 0):

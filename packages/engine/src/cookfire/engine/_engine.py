@@ -96,6 +96,7 @@ class Engine(Emitter, Serializable):
 
         self._position = Position()
         self._epoch_length_known = False
+        self._length_from_data = False  # it is len(data), so other data must have it too
         self._fetch_announced = False  # GET_BATCH_STARTED has been fired for the next batch
         self._announce = True  # STARTED and EPOCH_STARTED are to be fired
 
@@ -147,6 +148,8 @@ class Engine(Emitter, Serializable):
             TypeError: ``data`` can't be iterated over.
         """
         _check_iterable(data)
+        if not self._running:
+            self.state.iteration -= self._position.settle()
         if self._position.walking:
             self._restart_data()
         self.state.dataloader = data
@@ -233,6 +236,9 @@ class Engine(Emitter, Serializable):
         try:
             _loop.run_epochs(self)
         except BaseException as error:
+            if not self._position.pending:
+                # The data may have raised: what it gave before is no walk to go on with.
+                self._position.forget_walk()
             if not self._raise_to_handlers(error):
                 raise
             self._fire(Events.TERMINATE)
@@ -300,6 +306,7 @@ class Engine(Emitter, Serializable):
         state.event_counts.clear()
         self._seen_counts.clear()
         self._epoch_length_known = batches is not None
+        self._length_from_data = epoch_length is None and batches is not None
         self._position = Position()
         self._fetch_announced = False
         self._announce = True
@@ -335,10 +342,16 @@ class Engine(Emitter, Serializable):
                 f"{state.epoch_length}"
             )
         if data is not None and data is not state.dataloader:
+            if self._length_from_data and length(data) != state.epoch_length:
+                raise ValueError(
+                    f"the run to continue has epochs of {state.epoch_length} iterations, the data "
+                    f"({type(data).__name__}) has {length(data)}; set engine.state.max_epochs = "
+                    "engine.state.max_iters = None to begin anew"
+                )
             state.dataloader = data
-            state.iteration -= self._position.uncounted
+            state.iteration -= self._position.settle()
             self._position.forget_walk()
-        state.iteration -= self._position.uncounted
+        state.iteration -= self._position.settle()
         if state.dataloader is None and not self._epoch_length_known:
             raise ValueError("the run to continue needs its data: run(data)")
         self.logger.info(
@@ -455,6 +468,7 @@ class Engine(Emitter, Serializable):
         for key in self.state_dict_user_keys:
             setattr(state, key, state_dict[key])
         self._epoch_length_known = state.epoch_length is not None
+        self._length_from_data = False
         self._fetch_announced = False
         self._announce = True
         self.status = Status.PAUSED

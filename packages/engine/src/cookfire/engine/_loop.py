@@ -69,7 +69,10 @@ def run_iterations(engine: Engine) -> bool:
     Returns:
         Whether the epoch came to its end.
     """
-    state = engine.state
+    state, position = engine.state, engine._position
+    if position.epoch_over:
+        position.epoch_over = False
+        return True
     restarted_at = None
     while (last := engine._last_iteration()) is None or state.iteration < last:
         batches = engine._batches()
@@ -87,6 +90,7 @@ def run_iterations(engine: Engine) -> bool:
         if engine._position.data_pass == pass_ended:  # else a handler has called set_data
             engine._restart_data()
         if engine._wants_out:
+            position.epoch_over = engine._leaving and not engine._epoch_length_known
             return False
         if not engine._epoch_length_known:
             state.epoch_length = engine.epoch_iteration
@@ -123,8 +127,11 @@ def iterate(engine: Engine, batches: Iterator[Any], last: int | None) -> None:
         state.batch = batch
         if fetched is not None:
             engine.last_event_name = Events.GET_BATCH_COMPLETED
+            data_pass = engine._position.data_pass
             with engine._position.keeping(batch, counted=False):
                 fetched(engine, state.iteration)
+            if engine._position.data_pass != data_pass:
+                engine._position.data_start += 1  # the new data begin after this batch
             if engine._wants_out:
                 engine._position.put_back(batch, counted=False)
                 engine._attention = True

@@ -32,6 +32,7 @@ class Position:
         self.data_pass = 1
         self.data_start = 0
         self.pending: tuple[Any, ...] = ()
+        self.epoch_over = False  # data without a length has ended, and the epoch with it
         self._pending_counted = False
         self._walk: Iterator[Any] | None = None
 
@@ -65,6 +66,12 @@ class Position:
         """Drop the walk in progress; a new one is brought to this position."""
         self._walk = None
         self.pending = ()
+
+    def settle(self) -> int:
+        """Return the iterations to take back from ``state.iteration``; they are then settled."""
+        uncounted = self.uncounted
+        self._pending_counted = False
+        return uncounted
 
     def put_back(self, batch: Any, *, counted: bool) -> None:
         """Keep a batch that was not processed for the run that continues this one."""

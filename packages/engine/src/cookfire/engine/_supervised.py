@@ -69,12 +69,14 @@ class _Accumulation:
                 f"gradient_accumulation_steps must be an integer of at least 1, got {steps!r}"
             )
         self.steps = steps
+        self.length = steps  # of the current window
         self.open = 0  # iterations of the current window whose gradients wait for a step
 
     def window(self, engine: Engine) -> tuple[int, int]:
         """Return the length of the current iteration's window, and its position in it from 0."""
         begin, position = divmod(engine.epoch_iteration - 1, self.steps)
-        length = engine.state.epoch_length
+        # Of data without a length the state has that of the epoch before.
+        length = engine.state.epoch_length if engine._epoch_length_known else None
         if length is None:
             return self.steps, position
         return min(self.steps, max(length - begin * self.steps, 1)), position
@@ -109,15 +111,16 @@ def _training_step(
         else:
             optimizer.step()
 
-    def finish(engine: Engine) -> None:  # noqa: ARG001 - a handler
-        """Step on a window that the end of the data cut short."""
-        if accumulation.open:
-            ratio = accumulation.steps / accumulation.open
+    def finish(engine: Engine) -> None:
+        """Step on a window that the end of the data, or of the run, cut short."""
+        if accumulation.open and (not engine._position.in_epoch or engine._is_done()):
+            ratio = accumulation.length / accumulation.open
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
                         parameter.grad.mul_(ratio)
             take_step()
+            optimizer.zero_grad()
             accumulation.open = 0
 
     def step(engine: Engine, batch: Any) -> Any:
@@ -126,6 +129,7 @@ def _training_step(
         window, position = accumulation.window(engine) if accumulating else (1, 0)
         if position == 0:
             optimizer.zero_grad()
+            accumulation.open = 0
         last = position == window - 1
         x, y = prepare_batch(batch, device=device, non_blocking=non_blocking)
         with synchronised if last else no_sync():
@@ -138,7 +142,8 @@ def _training_step(
                     loss = loss_fn(y_pred, y)
             share = loss / window if window > 1 else loss
             torch.autograd.backward(share if scaler is None else scaler.scale(share))
-        accumulation.open = 0 if last else position + 1
+        accumulation.length = window
+        accumulation.open = 0 if last else accumulation.open + 1
         if last:
             take_step()
         return output_transform(x, y, y_pred, loss)
@@ -326,7 +331,8 @@ def create_supervised_trainer(
     if grad_scaler is not None:
         vars(trainer.state)["scaler"] = grad_scaler
     if gradient_accumulation_steps > 1:
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, vars(step)["finish"])
+        ends = Events.EPOCH_COMPLETED | Events.COMPLETED
+        trainer.add_event_handler(ends, vars(step)["finish"])
     return trainer
 
 

@@ -204,6 +204,13 @@ _COUNTED_BY: dict[EventEnum | str, str] = {
 }
 
 
+def count_key(event: EventEnum | str) -> str:
+    """Name an event's count: values need to be unique within their enum only."""
+    if isinstance(event, str):
+        return event
+    return f"{type(event).__module__}.{type(event).__qualname__}.{event.name}"
+
+
 class State:
     """What an engine knows about its run; handlers read it and may add to it.
 
@@ -220,7 +227,7 @@ class State:
         dataloader: the data that the run iterates over.
         seed: seed of a :class:`~cookfire.engine.DeterministicEngine`; None otherwise.
         times: seconds of the last epoch (``"EPOCH_COMPLETED"``) and of the run (``"COMPLETED"``).
-        event_counts: how often each event without an attribute of its own was fired, by value.
+        event_counts: how often each event without an attribute was fired, by its full name.
         event_to_attr: the attribute that counts an event, where there is one.
     """
 
@@ -254,7 +261,7 @@ class State:
         base = event.event if isinstance(event, CallableEventWithFilter) else event
         attribute = self.event_to_attr.get(base)
         if attribute is None:
-            return self.event_counts.get(str(base), 0)
+            return self.event_counts.get(count_key(base), 0)
         return int(getattr(self, attribute))
 
     def __repr__(self) -> str:
