@@ -23,16 +23,19 @@ class Phase(EventEnum):
     BACKWARD = "backward"
 
 
+WINDOWS = st.builds(
+    lambda after, width: {"after": after, "before": after + width},
+    st.integers(0, 9),
+    st.integers(2, 9),
+)
 FILTERS = st.one_of(
     st.fixed_dictionaries({"every": st.integers(1, 7)}),
     st.fixed_dictionaries({"once": st.integers(1, 12)}),
     st.fixed_dictionaries({"once": st.lists(st.integers(1, 12), min_size=1)}),
     st.fixed_dictionaries({"before": st.integers(0, 12)}),
     st.fixed_dictionaries({"after": st.integers(0, 12)}),
-    st.fixed_dictionaries({"after": st.integers(0, 9), "before": st.integers(0, 14)}),
-    st.fixed_dictionaries(
-        {"every": st.integers(1, 5), "after": st.integers(0, 9), "before": st.integers(0, 14)}
-    ),
+    WINDOWS,
+    st.builds(lambda window, every: window | {"every": every}, WINDOWS, st.integers(1, 5)),
 )
 
 

@@ -415,7 +415,7 @@ def test_a_finished_run_is_extended_by_a_larger_limit_and_repeated_by_none() -> 
     assert engine.state.iteration == 2
     engine.run([0, 1], max_epochs=3)
     assert engine.state.iteration == 6
-    with pytest.raises(ValueError, match="max_epochs=2 is below the 3 epochs"):
+    with pytest.raises(ValueError, match="max_epochs=2 is below the position"):
         engine.run([0, 1], max_epochs=2)
     engine.state.max_epochs = None
     assert engine.run([0, 1], max_epochs=2).iteration == 4

@@ -170,8 +170,11 @@ class Emitter:
         """Count an event and run its handlers; for events of your own, from a step or a handler.
 
         Raises:
+            TypeError: it has a filter: that is the listener's to say.
             ValueError: the event is not registered.
         """
+        if isinstance(event_name, CallableEventWithFilter | EventsList):
+            raise TypeError(f"fire_event takes one event, without a filter, got '{event_name}'")
         if event_name not in self._handlers:
             raise ValueError(self._unknown(event_name))
         self._fire(event_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from numbers import Integral
 from typing import Any, ClassVar, NoReturn
 
 from cookfire.engine import _loop
@@ -98,7 +99,8 @@ class Engine(Emitter, Serializable):
         self._epoch_length_known = False
         self._length_from_data = False  # it is len(data), so other data must have it too
         self._fetch_announced = False  # GET_BATCH_STARTED has been fired for the next batch
-        self._announce = True  # STARTED and EPOCH_STARTED are to be fired
+        self._announce_run = True  # STARTED is to be fired
+        self._announce_epoch = True  # EPOCH_STARTED is to be fired, also if an epoch goes on
 
     # What handlers and steps ask for
 
@@ -116,6 +118,9 @@ class Engine(Emitter, Serializable):
 
     def terminate_epoch(self, *, skip_epoch_completed: bool = False) -> None:
         """End the epoch after the current event's handlers; the next begins with fresh data.
+
+        Between two epochs there is none to end: the call has no effect. In ITERATION_STARTED the
+        iteration counts although its step is not run.
 
         Args:
             skip_epoch_completed: do not fire EPOCH_COMPLETED.
@@ -143,6 +148,8 @@ class Engine(Emitter, Serializable):
 
     def set_data(self, data: Iterable[Any]) -> None:
         """Go on with other data from the next batch on; the epoch keeps its length.
+
+        Before the first run it says what that run iterates over if it is given no data.
 
         Raises:
             TypeError: ``data`` can't be iterated over.
@@ -172,8 +179,8 @@ class Engine(Emitter, Serializable):
         """Run over ``data``, or continue a run that was paused.
 
         A paused run (interrupted, terminated, failed, or loaded) continues at its exact position.
-        A finished one continues if a larger limit is given, and begins anew otherwise; setting
-        ``state.max_epochs = None`` makes it begin anew in any case.
+        A finished one continues if a larger limit is given, and begins anew with the same or none;
+        setting ``state.max_epochs = state.max_iters = None`` makes it begin anew in any case.
 
         Args:
             data: batches: a loader, a list, an iterator, or None (then the step gets None, and
@@ -190,8 +197,8 @@ class Engine(Emitter, Serializable):
         Raises:
             RuntimeError: the engine is running already.
             TypeError: ``data`` can't be iterated over.
-            ValueError: arguments contradict each other or the run to continue, or there is no
-                data.
+            ValueError: arguments contradict each other or the run to continue (a limit below
+                its position, data of another length), or there is no data.
         """
         if self.status is Status.RUNNING:
             raise RuntimeError(
@@ -204,13 +211,9 @@ class Engine(Emitter, Serializable):
             raise ValueError(
                 f"give max_epochs or max_iters, not both; got {max_epochs} and {max_iters}"
             )
-        for name, value in (
-            ("max_epochs", max_epochs),
-            ("max_iters", max_iters),
-            ("epoch_length", epoch_length),
-        ):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        max_epochs = _check_count("max_epochs", max_epochs)
+        max_iters = _check_count("max_iters", max_iters)
+        epoch_length = _check_count("epoch_length", epoch_length)
         if self._continues(max_epochs, max_iters):
             self._continue(data, max_epochs, max_iters, epoch_length)
         else:
@@ -225,9 +228,11 @@ class Engine(Emitter, Serializable):
             failed = self._run()
         finally:
             self._running = False
-            finished = not failed and not self._leaving and self._is_done()
+            interrupted = not failed and self.should_interrupt and not self.should_terminate
+            finished = not failed and not interrupted and self._is_done()
             self.status = Status.FINISHED if finished else Status.PAUSED
-            self._announce = not self.should_interrupt
+            if not interrupted:
+                self._announce_run = self._announce_epoch = True
             self._dispatches.clear()
         return self.state
 
@@ -273,14 +278,22 @@ class Engine(Emitter, Serializable):
             return False
         if self.status is Status.PAUSED:
             return True
-        if max_epochs is not None and max_epochs < state.epoch:
-            raise ValueError(
-                f"max_epochs={max_epochs} is below the {state.epoch} epochs that were run; give "
-                "more to continue, or set engine.state.max_epochs = None to begin anew"
-            )
-        return (max_epochs is not None and max_epochs > state.epoch) or (
-            max_iters is not None and max_iters > state.iteration
-        )
+        self._check_limits(max_epochs, max_iters)
+        if max_epochs is not None:
+            return max_epochs > state.epoch or self._position.in_epoch
+        return max_iters is not None and max_iters > state.iteration
+
+    def _check_limits(self, max_epochs: int | None, max_iters: int | None) -> None:
+        for name, limit, position, done in (
+            ("max_epochs", max_epochs, self.state.epoch, "epoch"),
+            ("max_iters", max_iters, self.state.iteration, "iteration"),
+        ):
+            if limit is not None and limit < position:
+                raise ValueError(
+                    f"{name}={limit} is below the position of the engine's run ({done} "
+                    f"{position}); give more to continue it, or set engine.state.max_epochs = "
+                    "engine.state.max_iters = None to begin anew"
+                )
 
     def _begin(
         self,
@@ -289,6 +302,8 @@ class Engine(Emitter, Serializable):
         max_iters: int | None,
         epoch_length: int | None,
     ) -> None:
+        if data is None and self.status is Status.FRESH:
+            data = self.state.dataloader  # of set_data
         batches = epoch_length if epoch_length is not None else length(data)
         if data is None and batches is None:
             raise ValueError("without data, run() needs epoch_length")
@@ -309,7 +324,7 @@ class Engine(Emitter, Serializable):
         self._length_from_data = epoch_length is None and batches is not None
         self._position = Position()
         self._fetch_announced = False
-        self._announce = True
+        self._announce_run = self._announce_epoch = True
         self.logger.info(
             "run starts: %s, epoch length %s", self._limit(), batches or "as long as the data"
         )
@@ -322,20 +337,9 @@ class Engine(Emitter, Serializable):
         epoch_length: int | None,
     ) -> None:
         state = self.state
-        if max_epochs is not None:
-            if max_epochs < state.epoch:
-                raise ValueError(
-                    f"max_epochs={max_epochs} is below the position of the run to continue "
-                    f"(epoch {state.epoch}); set engine.state.max_epochs = None to begin anew"
-                )
-            state.max_epochs, state.max_iters = max_epochs, None
-        if max_iters is not None:
-            if max_iters < state.iteration:
-                raise ValueError(
-                    f"max_iters={max_iters} is below the position of the run to continue "
-                    f"(iteration {state.iteration})"
-                )
-            state.max_epochs, state.max_iters = None, max_iters
+        self._check_limits(max_epochs, max_iters)
+        if max_epochs is not None or max_iters is not None:
+            state.max_epochs, state.max_iters = max_epochs, max_iters
         if epoch_length is not None and epoch_length != state.epoch_length:
             raise ValueError(
                 f"epoch_length={epoch_length} differs from that of the run to continue, "
@@ -470,8 +474,17 @@ class Engine(Emitter, Serializable):
         self._epoch_length_known = state.epoch_length is not None
         self._length_from_data = False
         self._fetch_announced = False
-        self._announce = True
+        self._announce_run = self._announce_epoch = True
         self.status = Status.PAUSED
+
+
+def _check_count(name: str, value: object) -> int | None:
+    """Return a limit of :meth:`Engine.run` as a plain int; numpy's integers are welcome."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return int(value)
 
 
 def _check_iterable(data: object) -> None:

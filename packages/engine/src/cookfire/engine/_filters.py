@@ -101,7 +101,7 @@ def make_filter(
             )
         return Predicate(event_filter)
     if once is not None:
-        counts = [once] if isinstance(once, int) else list(once)
+        counts = list(once) if isinstance(once, Sequence) else [once]
         if not counts or not all(_is_count(count, 1) for count in counts):
             raise ValueError(f"once must be a positive integer or a list of them, got {once!r}")
         return Once(tuple(sorted(set(counts))))
@@ -110,6 +110,8 @@ def make_filter(
     for name, bound in (("before", before), ("after", after)):
         if bound is not None and not _is_count(bound, 0):
             raise ValueError(f"{name} must be an integer of at least 0, got {bound!r}")
+    if before is not None and after is not None and before - after < 2:
+        raise ValueError(f"before={before!r}, after={after!r}: no count lies between the two")
     period = every or 1
     if before is None and after is None:
         # Multiples of the period (0 too: events before the first iteration have that count); in a

@@ -19,12 +19,12 @@ def run_epochs(engine: Engine) -> None:
     """Run from the engine's position to the end of the run, or to where it is told to leave."""
     state = engine.state
     begin = perf_counter()
-    if engine._announce:
+    if engine._announce_run:
+        engine._announce_run = False
         engine._fire(Events.STARTED)
     while not engine._leaving and not engine._is_done():
         run_epoch(engine)
     if engine.should_interrupt and not engine.should_terminate:
-        engine._announce = False
         engine._fire(Events.INTERRUPT)
         return
     if engine.should_terminate:
@@ -42,9 +42,10 @@ def run_epoch(engine: Engine) -> None:
         state.epoch += 1
         engine._position.in_epoch = True
         engine._position.epoch_start = state.iteration
-        engine._announce = True
-    if engine._announce:
-        engine._announce = False
+        engine._announce_epoch = True
+        engine._skip_epoch = engine._skip_epoch_completed = False  # there was no epoch to end
+    if engine._announce_epoch:
+        engine._announce_epoch = False
         engine._fire(Events.EPOCH_STARTED)
     ended = not engine._wants_out and run_iterations(engine)
     state.times[Events.EPOCH_COMPLETED.name] = perf_counter() - begin
@@ -54,6 +55,8 @@ def run_epoch(engine: Engine) -> None:
     if engine._skip_epoch:
         completed = not engine._skip_epoch_completed
         engine._skip_epoch = engine._skip_epoch_completed = engine._attention = False
+        if engine._position.pending:  # a batch was fetched for a step that is not to be
+            engine._fetch_announced = False
         engine._restart_data()
         engine._fire(Events.TERMINATE_SINGLE_EPOCH, iter_counter=engine.epoch_iteration)
     elif not ended:
@@ -136,6 +139,8 @@ def iterate(engine: Engine, batches: Iterator[Any], last: int | None) -> None:
                 engine._position.put_back(batch, counted=False)
                 engine._attention = True
                 return
+            if engine._attention:
+                started = engine._dispatch(Events.ITERATION_STARTED)
         state.iteration = iteration = state.iteration + 1
         if started is not None:
             engine.last_event_name = Events.ITERATION_STARTED

@@ -87,12 +87,13 @@ class Position:
             self.put_back(batch, counted=counted)
             raise
 
-    def state_dict(self, iteration: int) -> dict[str, int | None]:
+    def state_dict(self, iteration: int) -> dict[str, int | bool | None]:
         """Return the position as plain numbers."""
         return {
             "batch": iteration - self.epoch_start if self.in_epoch else None,
             "data_pass": self.data_pass,
             "data_batch": iteration - self.data_start,
+            "epoch_over": self.epoch_over,
         }
 
     @classmethod
@@ -111,6 +112,7 @@ class Position:
         position.epoch_start = iteration - done
         position.data_pass = saved.get("data_pass", epoch if position.in_epoch else epoch + 1)
         position.data_start = iteration - saved.get("data_batch", done)
+        position.epoch_over = saved.get("epoch_over", False)
         return epoch, iteration, position
 
 

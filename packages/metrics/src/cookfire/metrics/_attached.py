@@ -45,6 +45,8 @@ class AttachedMetrics:
         self._handlers: list[Callable[[Engine], None]] = []
         self._eager: list[_Entry] = []
         self._lazy: list[_Entry] = []
+        self._updated_at = -1
+        """The engine's iteration that was taken in last."""
         self._scratch: dict[Hashable, Any] = {}
         """What metrics work out once for all in an iteration."""
         self._handles = [
@@ -82,10 +84,19 @@ class AttachedMetrics:
     # The engine's events
 
     def started(self, engine: Engine) -> None:
-        """Reset, but for what a checkpoint restored for a run that goes on from its middle."""
+        """Reset, but for a run that goes on in its middle, here or by way of a checkpoint."""
         kept: list[Metric] = []
         if _continues(engine, self.usage):
-            kept = [leaf for leaf in self._leaves if _is_restored(leaf)]
+            here = self._updated_at == engine.state.iteration
+            kept = [leaf for leaf in self._leaves if here or _is_restored(leaf)]
+            if not kept and self.usage.STARTED is Events.EPOCH_STARTED:
+                engine.logger.warning(
+                    "epoch %d goes on at iteration %d, but nothing is known of the metrics before: "
+                    "%s will be those of its rest",
+                    engine.state.epoch,
+                    engine.epoch_iteration,
+                    ", ".join(entry.name for entry in self._entries),
+                )
         for leaf in self._leaves:
             for metric in leaf._family():
                 metric._store.restored = False
@@ -103,6 +114,7 @@ class AttachedMetrics:
                         update(output)
             for handler in self._handlers:
                 handler(engine)
+            self._updated_at = engine.state.iteration
         finally:
             self._scratch.clear()
 
