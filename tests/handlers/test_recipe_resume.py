@@ -278,6 +278,9 @@ def test_what_one_of_several_processes_complains_of_is_one_line(toy: Toy) -> Non
 def test_a_run_that_could_not_begin_is_one_line_and_leaves_nothing(toy: Toy) -> None:
     assert toy.run("refuse 0", "train", "--profile", "tiny", "--out", "here") == 2
     assert toy.said == "the data is not to be had\n"
+    assert not (toy.root / "here").exists()
+    (toy.root / "here").mkdir()
+    assert toy.run("refuse 0", "train", "--profile", "tiny", "--out", "here") == 2
     assert not list((toy.root / "here").iterdir())
 
 
@@ -317,13 +320,19 @@ def test_with_out_everything_is_written_there_and_other_data_can_be_trained_on(
          "--data needs --out DIR outside runs/, which holds results on the profile's own data"),
         ("train", ["--profile", "tiny", "--data", "data", "--out", "toy/runs/x"],
          "--out toy/runs/x: runs/ is DVC's; choose a folder outside it"),
-        ("train", ["--profile", "tiny", "--out", "log"], "log/.resume: Not a directory"),
+        ("train", ["--profile", "tiny", "--out", "log"], "--out log: not a folder"),
+        ("train", ["--profile", "tiny", "--out", "log/x"], "log/x: Not a directory"),
         ("train", ["--profile", "tinny"],
          "toy/params.yaml: no profile 'tinny'; did you mean 'tiny'? "
-         "(there are: tiny, two, pinned)"),
+         "(there are: tiny, two, pinned, lost, made)"),
         ("train", ["--profile", "tiny", "--data", "nowhere", "--out", "x"],
-         "--data: no such file or folder: nowhere; `dvc repro` of this stage makes it, "
-         "and --data DIR --out DIR takes another"),
+         "--data: no such file or folder: nowhere"),
+        ("train", ["--profile", "lost"],
+         "toy/params.yaml: lost.data: no such file or folder: lost; --data DIR --out DIR takes "
+         "another"),
+        ("train", ["--profile", "made"],
+         "toy/params.yaml: made.data: no such file or folder: toy/digits; `dvc repro "
+         "toy/dvc.yaml:digits` makes it, and --data DIR --out DIR takes another"),
         ("evaluate", ["--profile", "tiny"],
          "toy/runs/tiny/model.pt: no such file; train 'tiny' first"),
         ("train", ["--profile", "pinned"],
@@ -334,5 +343,8 @@ def test_with_out_everything_is_written_there_and_other_data_can_be_trained_on(
 def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     toy: Toy, entry: str, arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (toy.folder / "dvc.yaml").touch()
+    with (toy.folder / "params.yaml").open("a") as file:
+        file.write("lost: {data: ../lost, lr: 1, epochs: 1}\nmade: {data: digits, lr: 1, epochs: 1}\n")
     assert toy.run("", entry, *arguments) == 2
     assert toy.said.splitlines()[-1] == line

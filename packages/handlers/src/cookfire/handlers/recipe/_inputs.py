@@ -94,15 +94,15 @@ def _inputs(parameters: dict[str, object], prints: Mapping[str, str]) -> Inputs:
     return Inputs(
         parameters=parameters,
         data=prints.get("data", "").removeprefix(HASH),
-        recipe=_hash_of({name: sha for name, sha in prints.items() if _is_code(name, core=False)}),
-        core=_hash_of({name: sha for name, sha in prints.items() if _is_code(name, core=True)}),
+        recipe=_hash_of_code(prints, core=False),
+        core=_hash_of_code(prints, core=True),
     )
 
 
-def _is_code(name: str, *, core: bool) -> bool:
-    return name.startswith("file ") and name.startswith("file cookfire/") is core
-
-
-def _hash_of(entries: Mapping[str, str]) -> str:
-    lines = "".join(f"{name}\0{entries[name]}\n" for name in sorted(entries))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def _hash_of_code(prints: Mapping[str, str], *, core: bool) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(name for name in prints if name.startswith("file ")):
+        folder, _, path = name.removeprefix("file ").partition("/")
+        if (folder == "cookfire") is core:  # a recipe may be renamed, and stays the same
+            digest.update(f"{path}\0{prints[name]}\n".encode())
+    return digest.hexdigest()

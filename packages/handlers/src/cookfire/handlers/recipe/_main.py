@@ -74,11 +74,20 @@ def main(
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
-        place = "" if error.filename is None else f"{show_path(Path(error.filename))}: "
-        way_on = "; the same command goes on when there is room" if resumable else ""
-        _leave(f"{place}{error.strerror}{way_on if error.errno in NO_ROOM else ''}", 2)
+        _leave(_describe(error, resumable=resumable), 2)
     except KeyboardInterrupt:
         _leave("interrupted; the same command goes on" if resumable else "interrupted", 130)
+
+
+def _describe(error: OSError, *, resumable: bool) -> str:
+    text = str(error.strerror)
+    if error.filename is not None:
+        path = Path(os.fsdecode(error.filename))
+        # A temporary file or .resume are ours: the user knows the folder.
+        text = f"{show_path(path.parent if path.name.startswith('.') else path)}: {text}"
+    if error.errno in NO_ROOM and resumable:
+        text += "; the same command goes on when there is room"
+    return text
 
 
 def _leave(text: str, code: int) -> NoReturn:
@@ -109,12 +118,18 @@ def _main(
     if not task.data.exists():
         key = f"{show_path(params_yaml)}: {options.profile}.data"
         raise RecipeError(
-            f"{'--data' if options.data else key}: no such file or folder: {show_path(task.data)}; "
-            "`dvc repro` of this stage makes it, and --data DIR --out DIR takes another"
+            f"{'--data' if options.data else key}: no such file or folder: {show_path(task.data)}"
+            f"{'' if options.data else _ways_on(task.data)}"
         )
     if "DVC_ROOT" in os.environ:
         end_with_parent()
     launch(function, config, task)
+
+
+def _ways_on(data: Path) -> str:
+    stages = data.parent / "dvc.yaml"
+    stage = f"`dvc repro {show_path(stages)}:{data.name}` makes it, and " if stages.exists() else ""
+    return f"; {stage}--data DIR --out DIR takes another"
 
 
 def launch(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
@@ -173,6 +188,8 @@ def _task(
         raise RecipeError(f"{show_path(recipe / 'params.yaml')}: {profile!r} can't name a folder")
     if options.out is not None and options.out.resolve().is_relative_to(recipe / "runs"):
         raise RecipeError(f"--out {options.out}: runs/ is DVC's; choose a folder outside it")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise RecipeError(f"--out {options.out}: not a folder")
     if options.data is not None and options.out is None:
         raise RecipeError(
             "--data needs --out DIR outside runs/, which holds results on the profile's own data"

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from cookfire import distributed as idist
@@ -76,6 +76,7 @@ def _run_resumable(
     function: Function[ConfigT], config: ConfigT, task: Task, folder: ResumeFolder
 ) -> None:
     first = idist.get_rank() == 0
+    is_new = not task.outputs.exists()
     with folder.locked() if first else nullcontext():
         announce, note = _begin(task, folder)
         run = Run(
@@ -96,6 +97,9 @@ def _run_resumable(
             except BaseException:
                 if first:
                     folder.remove_if_useless()
+                    if is_new:
+                        with suppress(OSError):  # there is something in it
+                            task.outputs.rmdir()
                 raise
             if first:
                 folder.finish({"result": result})
