@@ -345,6 +345,7 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
 ) -> None:
     (toy.folder / "dvc.yaml").touch()
     with (toy.folder / "params.yaml").open("a") as file:
-        file.write("lost: {data: ../lost, lr: 1, epochs: 1}\nmade: {data: digits, lr: 1, epochs: 1}\n")
+        file.write("lost: {data: ../lost, lr: 1, epochs: 1}\n")
+        file.write("made: {data: digits, lr: 1, epochs: 1}\n")
     assert toy.run("", entry, *arguments) == 2
     assert toy.said.splitlines()[-1] == line

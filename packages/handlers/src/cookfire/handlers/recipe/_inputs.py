@@ -71,7 +71,7 @@ def explain(expected: Inputs, found: Inputs, *, folder: Path, commit: str) -> li
         here, there = found.data[:SHOWN], expected.data[:SHOWN]
         phrases.append(f"data differ: sha256 {here}, baseline {there}")
     if places := _changed_code(expected, found, folder, commit):
-        phrases.append(f"code differs: {name_some(places)}")
+        phrases.append("code differs too" if phrases else f"code differs: {name_some(places)}")
     return phrases
 
 
