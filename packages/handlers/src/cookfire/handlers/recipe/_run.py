@@ -22,6 +22,10 @@ from cookfire.handlers.recipe._states import StateFiles
 logger = logging.getLogger("cookfire.handlers.recipe")
 
 
+def _nothing() -> None:
+    """Stand for what nobody asked to be called; unlike a lambda it can be pickled."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """The folders of one run of a profile; ``recipe.main`` makes it, a test may make its own.
@@ -48,6 +52,9 @@ class Run:
     save_every: int = 500
     """Iterations between two files there."""
 
+    begins: Callable[[], None] = dataclasses.field(default=_nothing, repr=False)
+    """Called by ``keep``: all that could be missing is there, and the training begins."""
+
     def keep(self, trainer: Engine, **objects: object) -> bool:
         """Go on with an interrupted run if there is one, and keep this one resumable.
 
@@ -71,6 +78,7 @@ class Run:
             False
             >>> trainer.run(loader, max_epochs=config.epochs)
         """
+        self.begins()
         if self.states is None:
             return False
         files, state = StateFiles(self.states), RunState(trainer, **objects)
