@@ -18,7 +18,7 @@ from torch.utils.data import (
     Sampler,
 )
 
-from ._group import device, get_rank, get_world_size, is_active
+from ._group import backend, device, get_rank, get_world_size, is_active
 from ._log import announce
 from ._order import DataOrder, derive_seed
 from ._sharding import DistributedProxySampler, SharedBatches, SingleItems
@@ -82,6 +82,10 @@ def auto_dataloader(
         options["sampler"] = _single_items(dataset, options, seed, with_epoch)
     else:
         options["batch_sampler"] = _batches(dataset, options, seed, with_epoch, generator)
+    if backend() == "xla":
+        from ._xla import XLALoader
+
+        return XLALoader(dataset, **options)
     return DataLoader(dataset, **options)
 
 
@@ -175,6 +179,10 @@ def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Mod
         >>> auto_model(nn.Linear(2, 1))  # in one process
         Linear(in_features=2, out_features=1, bias=True)
     """
+    if backend() == "xla":
+        from ._xla import prepare_model
+
+        return prepare_model(model, sync_bn)
     where = device()
     if any(tensor.device != where for tensor in [*model.parameters(), *model.buffers()]):
         model.to(where)
@@ -208,6 +216,10 @@ def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
     """
     if kwargs:
         raise TypeError(f"auto_optim: unexpected options {', '.join(kwargs)}: no backend takes any")
+    if backend() == "xla":
+        from ._xla import prepare_optimizer
+
+        prepare_optimizer(optimizer)
     return optimizer
 
 
