@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from ._environment import Place
+from ._order import derive_seed
 from ._ragged import as_bytes, from_bytes
 
 _FOLDS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
@@ -123,12 +124,22 @@ class XLALoader(DataLoader[Any]):
     A first dimension that the devices can't share equally, as of an epoch's last batch, is copied
     to all of them: slower, and the same numbers. Each time a batch is asked for, what was computed
     since the last one starts on the devices as one graph.
+
+    XLA's generator moves on with each graph, so that what a program saves or logs would change its
+    dropout. Here it begins each batch with a function of (torch's seed, epoch, batch, rank).
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader names a private class
-        for batch in super().__iter__():
-            yield tree_map_only(Tensor, _distribute, batch)
+        epoch, first = getattr(self.batch_sampler, "next_position", (self._passes, 0))
+        self._passes += 1
+        for number, batch in enumerate(super().__iter__(), first):
+            moved = tree_map_only(Tensor, _distribute, batch)
+            path = (epoch, number, xr.global_ordinal())
+            xm.set_rng_state(derive_seed(torch.initial_seed(), *path))
+            yield moved
             torch_xla.sync()
+
+    _passes = 1
 
 
 def prepare_model(model: nn.Module, sync_bn: bool = False) -> nn.Module:
@@ -153,7 +164,7 @@ def prepare_optimizer(optimizer: Optimizer) -> None:
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter.device.type != "xla":
+            if parameter.device.type != torch_xla.device().type:
                 raise ValueError(
                     f"auto_optim: a parameter is on {parameter.device}: XLA makes a model's "
                     "parameters anew when it moves them; create the optimizer after auto_model"
