@@ -62,17 +62,24 @@ def update(text: str) -> None:
     """Resolve without pins, then write the pins and the locks."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    PYPROJECT.write_text(f"{before}{BEGIN}constraint-dependencies = []\n{END}{after}")
+
+    def pin(pins: set[str]) -> None:
+        listed = "".join(f'    "{pin}",\n' for pin in sorted(pins, key=name_first))
+        PYPROJECT.write_text(f"{before}{BEGIN}constraint-dependencies = [\n{listed}]\n{END}{after}")
+
     try:
+        pin(set())
         uv("lock", "--upgrade")
+        # The other environments take what the first one has, so that one set of pins serves all.
+        pin(without_groups(requirements(export(next(iter(LOCKS))))))
+        uv("lock")
         for lock in LOCKS:
             lock.write_text(export(lock))
+        pin(shared())
+        uv("lock")
     except BaseException:
         PYPROJECT.write_text(text)
         raise
-    listed = "".join(f'    "{pin}",\n' for pin in sorted(shared()))
-    PYPROJECT.write_text(f"{before}{BEGIN}constraint-dependencies = [\n{listed}]\n{END}{after}")
-    uv("lock")
 
 
 def check() -> list[str]:
@@ -118,8 +125,17 @@ def pinned() -> set[str]:
 
 def shared() -> set[str]:
     """Return what the locks have, but for what follows from the groups."""
-    lines = set[str]().union(*(requirements(lock.read_text()) for lock in LOCKS))
-    return {line.replace('"', "'") for line in lines if not BY_GROUP.match(line)}
+    return without_groups(*(requirements(lock.read_text()) for lock in LOCKS))
+
+
+def without_groups(*lines: set[str]) -> set[str]:
+    """Return the lines that are pinned for all environments, as TOML can quote them."""
+    return {line.replace('"', "'") for line in set().union(*lines) if not BY_GROUP.match(line)}
+
+
+def name_first(pin: str) -> list[str]:
+    """Return what to sort by: ``aiohttp`` before ``aiohttp-retry``, as uv does."""
+    return pin.split("==", 1)
 
 
 def requirements(text: str) -> set[str]:

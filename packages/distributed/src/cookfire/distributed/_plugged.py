@@ -75,12 +75,12 @@ class ProcessGroupOfBackend(dist.ProcessGroup):
                     output.copy_(piece)
         return _done(outputs)
 
-    def _allgather_base(self, output: Tensor, mine: Tensor, _: Any = None) -> Any:
-        if mine.numel():
-            output.copy_(self._gather(mine).view(output.shape))
+    def all_gather_single(self, output: Tensor, input: Tensor, opts: Any = None) -> Any:  # noqa: A002, ARG002 - torch's names
+        if input.numel():
+            output.copy_(self._gather(input).view(output.shape))
         return _done([output])
 
-    all_gather_single = _allgather_base  # what torch 2.9 calls _allgather_base
+    _allgather_base = all_gather_single  # its name in torch 2.9
 
     def broadcast(self, tensors: list[Tensor], opts: Any) -> Any:  # type: ignore[override]  # as above
         for tensor in _with_elements(tensors):
