@@ -4,7 +4,8 @@ Usually imported as ``idist``. Everything works without a process group too: que
 one process, collectives give their argument back.
 """
 
-from . import utils, xla
+from . import utils
+from . import xla as xla
 from ._backends import Backend, register_backend
 from ._environment import Place
 from ._order import DataOrder, derive_seed, set_position
@@ -24,6 +25,5 @@ __all__ = [
     "derive_seed",
     "register_backend",
     "set_position",
-    "xla",
     *utils.__all__,
 ]

@@ -108,7 +108,7 @@ def launch(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
     here = launched or (backend in ("xla", "xla-tpu") and config.processes == 1)
     try:
         group = idist.Parallel(backend, nproc_per_node=None if here else config.processes)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         key = f"{show_path(task.recipe / 'params.yaml')}: {task.profile}.backend"
         raise RecipeError(f"{key}: {error}") from error
     try:
