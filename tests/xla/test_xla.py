@@ -86,17 +86,16 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_look(xla):
     assert xla["stopped_by_nan"] == 6
 
 
-def test_replicas_strangers_and_orphaned_parameters_are_refused_at_once(on_xla):
-    replicas, strangers, parameters = on_xla(2, "tests.xla.programs", "refused")
+def test_an_optimizer_of_parameters_that_xla_has_replaced_is_refused(xla):
+    assert "a parameter is on cpu" in xla["orphaned_parameters"]
+    assert "create the optimizer after auto_model" in xla["orphaned_parameters"]
+
+
+def test_what_would_hang_or_train_nothing_is_refused_at_once(on_xla):
+    too_late, replicas, strangers = on_xla(2, "tests.xla.programs", "refused")
+    assert "import torch_xla at the top of the program" in too_late
     assert replicas == (
         "XLA on CPU cannot run collectives between replicas (pytorch/xla#9089); use SPMD or "
         "CPU_NUM_DEVICES=1"
     )
     assert "2 processes were started, of which XLA's devices know nothing" in strangers
-    assert "a parameter is on cpu" in parameters
-    assert "create the optimizer after auto_model" in parameters
-
-
-def test_a_program_whose_autograd_began_without_xla_is_told_what_to_do(on_xla):
-    said = on_xla(1, "tests.xla.programs", "too_late")
-    assert "import torch_xla at the top of the program" in said
