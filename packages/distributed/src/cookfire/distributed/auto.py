@@ -45,6 +45,9 @@ def auto_dataloader(
     - an ``IterableDataset``: it must itself yield different items in each process (ask
       :func:`get_rank`) and in each worker; only the batch size is divided.
 
+    With the backend xla, batches come on the device, shared by all that this process drives; each
+    batch is a graph.
+
     Args:
         dataset: Any data set.
         seed: What the order is derived from, the same in all processes. Torch's global seed has no
@@ -209,10 +212,12 @@ def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Mod
 def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
     """Give the optimizer back: ``DistributedDataParallel`` has averaged the gradients already.
 
-    Other kinds of backend need more here; a script that calls this runs with them unchanged.
+    With the backend xla, replicas average them before each step from here on; a script that calls
+    this runs with either.
 
     Raises:
         TypeError: Options are given, of which no backend of now has any.
+        ValueError: With xla: the optimizer was created before :func:`auto_model` moved the model.
     """
     if kwargs:
         raise TypeError(f"auto_optim: unexpected options {', '.join(kwargs)}: no backend takes any")
