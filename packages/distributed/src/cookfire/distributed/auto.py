@@ -18,7 +18,7 @@ from torch.utils.data import (
     Sampler,
 )
 
-from ._group import device, get_rank, get_world_size, is_active
+from ._group import backend, device, get_rank, get_world_size, is_active
 from ._log import announce
 from ._order import DataOrder, derive_seed
 from ._sharding import DistributedProxySampler, SharedBatches, SingleItems
@@ -44,6 +44,9 @@ def auto_dataloader(
       with ``set_position``, are taken as they are, since they know the processes already;
     - an ``IterableDataset``: it must itself yield different items in each process (ask
       :func:`get_rank`) and in each worker; only the batch size is divided.
+
+    With the backend xla, batches come on the device, shared by all that this process drives; each
+    batch is a graph.
 
     Args:
         dataset: Any data set.
@@ -82,6 +85,10 @@ def auto_dataloader(
         options["sampler"] = _single_items(dataset, options, seed, with_epoch)
     else:
         options["batch_sampler"] = _batches(dataset, options, seed, with_epoch, generator)
+    if backend() == "xla":
+        from ._xla import XLALoader
+
+        return XLALoader(dataset, **options)
     return DataLoader(dataset, **options)
 
 
@@ -175,6 +182,10 @@ def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Mod
         >>> auto_model(nn.Linear(2, 1))  # in one process
         Linear(in_features=2, out_features=1, bias=True)
     """
+    if backend() == "xla":
+        from ._xla import prepare_model
+
+        return prepare_model(model, sync_bn)
     where = device()
     if any(tensor.device != where for tensor in [*model.parameters(), *model.buffers()]):
         model.to(where)
@@ -201,13 +212,19 @@ def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Mod
 def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
     """Give the optimizer back: ``DistributedDataParallel`` has averaged the gradients already.
 
-    Other kinds of backend need more here; a script that calls this runs with them unchanged.
+    With the backend xla, replicas average them before each step from here on; a script that calls
+    this runs with either.
 
     Raises:
         TypeError: Options are given, of which no backend of now has any.
+        ValueError: With xla: the optimizer was created before :func:`auto_model` moved the model.
     """
     if kwargs:
         raise TypeError(f"auto_optim: unexpected options {', '.join(kwargs)}: no backend takes any")
+    if backend() == "xla":
+        from ._xla import prepare_optimizer
+
+        prepare_optimizer(optimizer)
     return optimizer
 
 

@@ -12,6 +12,7 @@ from torch.amp.autocast_mode import autocast
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from cookfire.distributed import auto_optim, has_xla_support, xla
 from cookfire.engine._engine import Engine
 from cookfire.engine.deterministic import DeterministicEngine
 from cookfire.engine.events import Events
@@ -95,7 +96,7 @@ def _training_step(
     model_fn: Callable[[nn.Module, Any], Any],
     context: Callable[[], AbstractContextManager[Any]] | None = None,
     scaler: GradScaler | None = None,
-    optimizer_step: Callable[[], Any] | None = None,
+    after_step: Callable[[], Any] | None = None,
 ) -> Step:
     accumulation = _Accumulation(gradient_accumulation_steps)
     accumulating = accumulation.steps > 1
@@ -103,13 +104,13 @@ def _training_step(
     no_sync = getattr(model, "no_sync", nullcontext)
 
     def take_step() -> None:
-        if optimizer_step is not None:
-            optimizer_step()
-        elif scaler is not None:
+        if scaler is not None:
             scaler.step(optimizer)
             scaler.update()
         else:
             optimizer.step()
+        if after_step is not None:
+            after_step()
 
     def finish(engine: Engine) -> None:
         """Step on a window that the end of the data, or of the run, cut short."""
@@ -188,6 +189,44 @@ def supervised_training_step(
     )
 
 
+def supervised_training_step_tpu(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss_fn: Callable[[Any, Any], Tensor],
+    device: Device = None,
+    non_blocking: bool = False,
+    prepare_batch: PrepareBatch = _prepare_batch,
+    model_transform: Callable[[Any], Any] = _same,
+    output_transform: Callable[[Any, Any, Any, Tensor], Any] = _detached_loss,
+    gradient_accumulation_steps: int = 1,
+    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
+) -> Step:
+    """Return a training step for an XLA device; :func:`supervised_training_step` and a little more.
+
+    Replicas average their gradients, and each optimizer step starts on the device. A loader of
+    ``cookfire.distributed.auto_dataloader`` does the latter once a batch, so that there the plain
+    step is as good; this one serves any data. Arguments are those of
+    :func:`create_supervised_trainer`, which takes this step where ``device`` is an XLA device.
+
+    Raises:
+        ModuleNotFoundError: torch_xla is not installed.
+        ValueError: the optimizer was made before its model was moved to the device.
+    """
+    return _training_step(
+        model,
+        optimizer,
+        loss_fn,
+        device,
+        non_blocking,
+        prepare_batch,
+        model_transform,
+        output_transform,
+        gradient_accumulation_steps,
+        model_fn,
+        after_step=_start_on_xla(optimizer),
+    )
+
+
 def supervised_training_step_amp(
     model: nn.Module,
     optimizer: Optimizer,
@@ -217,7 +256,7 @@ def supervised_training_step_amp(
         gradient_accumulation_steps: see there.
         model_fn: see there.
         amp_dtype: torch.float16 or torch.bfloat16; the device's own default by default (float16
-            on CUDA, bfloat16 on CPU).
+            on CUDA, bfloat16 on CPU and XLA).
     """
     device_type = _device_type(model, device)
 
@@ -237,6 +276,7 @@ def supervised_training_step_amp(
         model_fn,
         context=context,
         scaler=scaler,
+        after_step=_start_on_xla(optimizer) if device_type == "xla" else None,
     )
 
 
@@ -315,7 +355,10 @@ def create_supervised_trainer(
             amp_dtype,
         )
     else:
-        step = supervised_training_step(
+        make_step = supervised_training_step
+        if _device_type(model, device) == "xla":
+            make_step = supervised_training_step_tpu
+        step = make_step(
             model,
             optimizer,
             loss_fn,
@@ -440,6 +483,14 @@ def create_supervised_evaluator(
     for name, metric in (metrics or {}).items():
         metric.attach(evaluator, name)
     return evaluator
+
+
+def _start_on_xla(optimizer: Optimizer) -> Callable[[], None]:
+    """Prepare an optimizer, and return what lets an XLA device begin with what it was asked for."""
+    if not has_xla_support:
+        raise ModuleNotFoundError("training on an XLA device needs torch_xla; see docs/xla.md")
+    auto_optim(optimizer)
+    return xla.sync
 
 
 def _device_type(model: nn.Module, device: Device) -> str:

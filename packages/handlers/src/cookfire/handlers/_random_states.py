@@ -10,6 +10,8 @@ from typing import Any
 import numpy
 import torch
 
+from cookfire.distributed import xla
+
 __all__ = ["get_random_states", "set_random_states"]
 
 
@@ -26,6 +28,8 @@ def get_random_states() -> dict[str, Any]:
     }
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types there
         states["cuda"] = torch.cuda.get_rng_state_all()
+    if (on_xla := xla.get_random_state()) is not None:
+        states["xla"] = on_xla
     if torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()
     return states
@@ -47,6 +51,8 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(state, index)
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
+    if "xla" in states:
+        xla.set_random_state(states["xla"])
     torch.set_rng_state(states["torch"])
 
 

@@ -141,9 +141,11 @@ def launch(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
     if backend is None:
         work(0, function, config, task)
         return
+    # XLA drives all devices from one process, for which this one will do.
+    here = launched or (backend in ("xla", "xla-tpu") and config.processes == 1)
     try:
-        group = idist.Parallel(backend, nproc_per_node=None if launched else config.processes)
-    except ValueError as error:
+        group = idist.Parallel(backend, nproc_per_node=None if here else config.processes)
+    except (ValueError, RuntimeError) as error:
         key = f"{show_path(task.recipe / 'params.yaml')}: {task.profile}.backend"
         raise RecipeError(f"{key}: {error}") from error
     try:

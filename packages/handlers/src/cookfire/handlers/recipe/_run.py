@@ -13,7 +13,7 @@ import torch
 
 from cookfire import distributed as idist
 from cookfire.engine import Engine, Events
-from cookfire.handlers._files import load_file, write_atomically
+from cookfire.handlers._files import load_file, to_host, write_atomically
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers.recipe._errors import RecipeError, show_path
 from cookfire.handlers.recipe._records import write_record
@@ -141,7 +141,7 @@ class Run:
         Example:
             >>> run.save("model.pt", model.state_dict())
         """
-        self.write(name, lambda file: torch.save(state, file))
+        self.write(name, lambda file: torch.save(to_host(state), file))
 
     def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Write the out ``name`` atomically, by the first process only.
