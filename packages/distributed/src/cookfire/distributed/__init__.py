@@ -6,7 +6,7 @@ one process, collectives give their argument back.
 
 from . import utils
 from ._order import DataOrder, derive_seed, set_position
-from .auto import DistributedProxySampler, auto_dataloader, auto_model, auto_optim
+from .auto import DistributedProxySampler, auto_dataloader, auto_model, auto_optim, no_sync
 from .launcher import Parallel
 from .utils import *  # noqa: F403 - its __all__ is this package's as well
 
@@ -18,6 +18,7 @@ __all__ = [
     "auto_model",
     "auto_optim",
     "derive_seed",
+    "no_sync",
     "set_position",
     *utils.__all__,
 ]

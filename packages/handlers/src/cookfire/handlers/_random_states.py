@@ -10,7 +10,9 @@ from typing import Any
 import numpy
 import torch
 
-__all__ = ["get_random_states", "set_random_states"]
+from cookfire.distributed import derive_seed
+
+__all__ = ["get_random_states", "seed_from_state", "set_random_states"]
 
 
 def get_random_states() -> dict[str, Any]:
@@ -48,6 +50,14 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
     torch.set_rng_state(states["torch"])
+
+
+def seed_from_state(number: int) -> None:
+    """Seed all generators anew as a function of torch's present state and ``number``."""
+    seed = derive_seed(int(torch.randint(2**62, ())), number)
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
 
 
 def _plain(value: Any) -> Any:
