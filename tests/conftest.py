@@ -57,7 +57,9 @@ def processes() -> Callable[..., list[Any]]:
     context = multiprocessing.get_context("forkserver")
     # The fork server imports once what takes seconds (any optimizer imports torch._dynamo), so that
     # a process starts in a fraction of a second.
-    context.set_forkserver_preload(["torch", "torch._dynamo", "cookfire.distributed"])
+    context.set_forkserver_preload(
+        ["torch", "torch._dynamo", "torch.distributed.fsdp", "cookfire.distributed"]
+    )
 
     def run(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         with TemporaryDirectory() as name:

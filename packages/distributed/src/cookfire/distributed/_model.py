@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from ._gradients import make_reproducible
 from ._group import device, get_world_size, is_active
 from ._log import announce
 
@@ -58,7 +59,10 @@ def auto_model(
     Returns:
         A ``DistributedDataParallel`` where there are several processes and the model has something
         to train, the sharded model with ``"fsdp"`` in a group of any size, else the model itself,
-        compiled or not. Never a ``DataParallel``: one process uses one device.
+        compiled or not. Never a ``DataParallel``: one process uses one device. Where torch is told
+        to be deterministic (``torch.use_deterministic_algorithms``), gradients of more than two
+        processes are added up in the order of the ranks, so that a resumed run gives the bits of
+        one that never stopped.
 
     Example:
         >>> auto_model(nn.Linear(2, 1))  # in one process
@@ -95,7 +99,9 @@ def auto_model(
         return model
     if where.type != "cpu":
         kwargs = {"device_ids": [where.index]} | kwargs
-    return DistributedDataParallel(model, **kwargs)
+    wrapped = DistributedDataParallel(model, **kwargs)
+    make_reproducible(wrapped)
+    return wrapped
 
 
 def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
