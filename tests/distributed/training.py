@@ -76,9 +76,10 @@ def prepare(batch: Any, **_: Any) -> tuple[Tensor, Tensor]:
 class Training:
     """A net in training, from the same weights everywhere."""
 
-    def __init__(self, wrap: Any = "ddp", accumulate: int = 1, **options: Any) -> None:
+    def __init__(
+        self, wrap: Any = "ddp", accumulate: int = 1, batch_size: int = BATCH, **options: Any
+    ) -> None:
         torch.manual_seed(3)
-        torch.set_deterministic_debug_mode("error")
         if wrap == "fsdp":
             options["shard"] = [Block]
         self.model = idist.auto_model(Net(), wrap=wrap, **options)
@@ -90,7 +91,7 @@ class Training:
         )  # fmt: skip
         # Whole batches only: with a smaller last one, means of means are other means.
         self.data = idist.auto_dataloader(
-            Images(), batch_size=BATCH, shuffle=True, drop_last=True, seed=5
+            Images(), batch_size=batch_size, shuffle=True, drop_last=True, seed=5
         )
         self.batches: list[list[int]] = []
         self.losses: list[float] = []
@@ -125,6 +126,7 @@ def evaluate(model: nn.Module, size: int) -> dict[str, float]:
 
 def train_and_save(folder: str) -> dict[str, Any]:
     """Train in each way, saving in the middle; and evaluate weights that are the same anywhere."""
+    torch.set_deterministic_debug_mode("error")  # which also sums gradients in rank order
     result: dict[str, Any] = {}
     for wrap in WRAPS:
         training = Training(wrap)
@@ -147,6 +149,7 @@ def train_and_save(folder: str) -> dict[str, Any]:
 
 def load_all(folder: str) -> dict[str, Any]:
     """Go on from everything that was saved, in each way; save it again beside it."""
+    torch.set_deterministic_debug_mode("error")  # which also sums gradients in rank order
     result: dict[str, Any] = {}
     for saved in sorted(Path(folder).glob("saved/*dp_?.pt")):
         if saved.name.startswith("run_"):
