@@ -17,8 +17,11 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+import torch.distributed as dist
 
+from cookfire.distributed._elastic import agree_on_a_name
 from cookfire.handlers._files import load_file
 from tests.distributed import elastic
 
@@ -145,7 +148,7 @@ def test_when_a_node_is_lost_the_other_goes_on_alone(processes, tmp_path):
     node = (
         "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d",
         f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=job",
-        "--rdzv-conf=last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=2",
+        "--rdzv-conf=last_call_timeout=8,keep_alive_interval=1,keep_alive_max_attempt=2",
         SCRIPT, folder, 0.0, 0.05,
     )  # fmt: skip
     logs = [tmp_path / "first", tmp_path / "second"]
@@ -206,8 +209,9 @@ def _agree(attempt: list[str]) -> list[str]:
     for died in attempt:
         store.append("words", f"{died} ")
     store.add("thanks for the dead", len(attempt))
-    second = ThreadPool(1).apply_async(agree_on_a_name, (store, 1, 2, timedelta(seconds=20)))
-    return [agree_on_a_name(store, 0, 2, timedelta(seconds=20)), second.get()]
+    with ThreadPool(1) as pool:
+        second = pool.apply_async(agree_on_a_name, (store, 1, 2, timedelta(seconds=20)))
+        return [agree_on_a_name(store, 0, 2, timedelta(seconds=20)), second.get()]
 
 
 @pytest.mark.parametrize("dead", [[], ["one"], ["one", "another"]])
