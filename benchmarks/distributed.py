@@ -29,7 +29,7 @@ from cookfire.metrics import Accuracy
 
 Case = Callable[[], None]
 
-STEPS, CALLS = 100, 200
+STEPS, CALLS = 50, 100
 
 
 def net() -> nn.Module:

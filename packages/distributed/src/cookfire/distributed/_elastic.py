@@ -37,7 +37,7 @@ def meet(rank: int, world_size: int, options: Mapping[str, Any]) -> dict[str, An
         world_size: How many processes there are in this attempt.
         options: Those of ``init_process_group``; ``timeout`` counts here too.
     """
-    timeout = options.get("timeout", default_pg_timeout)
+    timeout = options.get("timeout") or default_pg_timeout
     store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
     store.set_timeout(timeout)
     name = agree_on_a_name(store, rank, world_size, timeout)
