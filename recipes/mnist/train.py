@@ -52,9 +52,7 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     torch.manual_seed(idist.derive_seed(config.seed, 0, idist.get_rank()))
     # `net` is what is saved; `model` is what is called: the same weights on the device, and with
     # several processes wrapped, so that these share their gradients.
-    model = idist.auto_model(net)
-    if config.compile:
-        model.compile()
+    model = idist.auto_model(net, compile=config.compile)
     optimizer = idist.auto_optim(SGD(model.parameters(), lr=config.lr, momentum=config.momentum))
     criterion = nn.NLLLoss()
     mixed = config.precision != "float32"

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch.distributed import HashStore, ProcessGroup  # type: ignore[attr-defined]  # in silence
 
 from . import _backends
+from ._elastic import may_restart, meet
 from ._environment import Place, launched, name_slurm_master
 
 has_native_dist_support: Final[bool] = dist.is_available()
@@ -106,7 +107,9 @@ def initialize(backend: str, **kwargs: Any) -> None:
         )
     said = launched()
     if backend != "mpi":  # mpirun tells torch itself
-        if said is not None:
+        if said is not None and may_restart() and not kwargs.keys() & {"init_method", "store"}:
+            kwargs = meet(said.rank, said.world_size, kwargs) | kwargs
+        elif said is not None:
             kwargs = {"rank": said.rank, "world_size": said.world_size} | kwargs
             name_slurm_master()
         elif not kwargs.keys() & {"rank", "world_size", "init_method", "store"}:

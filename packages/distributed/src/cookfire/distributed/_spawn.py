@@ -200,6 +200,8 @@ def _in_process(
         options["store"] = TCPStore(_LOOPBACK, url, is_master=False)
     else:
         options["init_method"] = url
+    # Nobody leaves, done at once or failed, while another one still connects to it.
+    os.environ.setdefault("TORCH_DIST_INIT_BARRIER", "1")
     initialize(job.backend, **options)
     function(local_rank, *args, **kwargs)
     finalize()

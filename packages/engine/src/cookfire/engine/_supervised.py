@@ -12,7 +12,7 @@ from torch.amp.autocast_mode import autocast
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from cookfire.distributed import auto_optim, has_xla_support, xla
+from cookfire.distributed import auto_optim, has_xla_support, no_sync, xla
 from cookfire.engine._engine import Engine
 from cookfire.engine.deterministic import DeterministicEngine
 from cookfire.engine.events import Events
@@ -72,6 +72,7 @@ class _Accumulation:
         self.steps = steps
         self.length = steps  # of the current window
         self.open = 0  # iterations of the current window whose gradients wait for a step
+        self.apart = False  # whether they also wait for being exchanged between processes
 
     def window(self, engine: Engine) -> tuple[int, int]:
         """Return the length of the current iteration's window, and its position in it from 0."""
@@ -101,7 +102,6 @@ def _training_step(
     accumulation = _Accumulation(gradient_accumulation_steps)
     accumulating = accumulation.steps > 1
     synchronised = nullcontext()
-    no_sync = getattr(model, "no_sync", nullcontext)
 
     def take_step() -> None:
         if scaler is not None:
@@ -115,6 +115,8 @@ def _training_step(
     def finish(engine: Engine) -> None:
         """Step on a window that the end of the data, or of the run, cut short."""
         if accumulation.open and (not engine._position.in_epoch or engine._is_done()):
+            if accumulation.apart:
+                exchange(engine)
             ratio = accumulation.length / accumulation.open
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
@@ -123,6 +125,17 @@ def _training_step(
             take_step()
             optimizer.zero_grad()
             accumulation.open = 0
+
+    def exchange(engine: Engine) -> None:
+        """Bring the gradients together by a pass that adds nothing to them.
+
+        That is the one way that both DistributedDataParallel and fully_shard have.
+        """
+        x, y = prepare_batch(engine.state.batch, device=device, non_blocking=non_blocking)
+        with nullcontext() if context is None else context():
+            loss = loss_fn(model_transform(model_fn(model, x)), y)
+        torch.autograd.backward(loss, torch.zeros_like(loss))
+        accumulation.apart = False
 
     def step(engine: Engine, batch: Any) -> Any:
         if not model.training:  # an evaluator of the same model may have changed it
@@ -133,7 +146,9 @@ def _training_step(
             accumulation.open = 0
         last = position == window - 1
         x, y = prepare_batch(batch, device=device, non_blocking=non_blocking)
-        with synchronised if last else no_sync():
+        # Where the data may end at any moment, each iteration may turn out to be the last.
+        apart = not last and engine._epoch_length_known
+        with no_sync(model) if apart else synchronised:
             if context is None:
                 y_pred = model_transform(model_fn(model, x))
                 loss = loss_fn(y_pred, y)
@@ -145,6 +160,7 @@ def _training_step(
             torch.autograd.backward(share if scaler is None else scaler.scale(share))
         accumulation.length = window
         accumulation.open = 0 if last else accumulation.open + 1
+        accumulation.apart = apart
         if last:
             take_step()
         return output_transform(x, y, y_pred, loss)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy
 import torch
 
-from cookfire.distributed import xla
+from cookfire.distributed import derive_seed, xla
 
-__all__ = ["get_random_states", "set_random_states"]
+__all__ = ["get_random_states", "seed_from_state", "set_random_states"]
 
 
 def get_random_states() -> dict[str, Any]:
@@ -54,6 +54,14 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     if "xla" in states:
         xla.set_random_state(states["xla"])
     torch.set_rng_state(states["torch"])
+
+
+def seed_from_state(number: int) -> None:
+    """Seed all generators anew as a function of torch's present state and ``number``."""
+    seed = derive_seed(int(torch.randint(2**62, ())), number)
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
 
 
 def _plain(value: Any) -> Any:
