@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
@@ -383,7 +385,7 @@ def supervised_evaluation_step_amp(
 
 def create_supervised_evaluator(
     model: nn.Module,
-    metrics: Mapping[str, AttachableMetric] | None = None,
+    metrics: Mapping[str, Any] | None = None,
     device: Device = None,
     non_blocking: bool = False,
     prepare_batch: PrepareBatch = _prepare_batch,
@@ -397,7 +399,9 @@ def create_supervised_evaluator(
 
     Args:
         model: what is evaluated; it is put in evaluation mode when found in training mode.
-        metrics: by name; they are attached and their values end up in ``state.metrics``.
+        metrics: by name; they are attached and their values end up in ``state.metrics``. Of a
+            metric of another library, such as torchmetrics, a copy is used (by
+            ``cookfire.metrics.ExternalMetric``).
         device: where batches go; None leaves them where they are.
         non_blocking: copy asynchronously from pinned memory.
         prepare_batch: ``(batch, device=, non_blocking=) -> (x, y)``.
@@ -438,8 +442,16 @@ def create_supervised_evaluator(
         )
     evaluator = Engine(step)
     for name, metric in (metrics or {}).items():
-        metric.attach(evaluator, name)
+        _as_attachable(metric).attach(evaluator, name)
     return evaluator
+
+
+def _as_attachable(metric: Any) -> AttachableMetric:
+    if not hasattr(metric, "attach"):
+        # What adapts another library's metric stands above this package and is needed only here.
+        metric = import_module("cookfire.metrics").ExternalMetric(copy.deepcopy(metric))
+    attachable: AttachableMetric = metric
+    return attachable
 
 
 def _device_type(model: nn.Module, device: Device) -> str:
