@@ -18,20 +18,8 @@ from cookfire.metrics import (
     coco_tensor_list_to_dict_list,
 )
 
-NAMES = [
-    "AP@50..95",
-    "AP@50",
-    "AP@75",
-    "AP-S",
-    "AP-M",
-    "AP-L",
-    "AR-1",
-    "AR-10",
-    "AR-100",
-    "AR-S",
-    "AR-M",
-    "AR-L",
-]
+NAMES = ["AP@50..95", "AP@50", "AP@75", "AP-S", "AP-M", "AP-L"]
+NAMES += ["AR-1", "AR-10", "AR-100", "AR-S", "AR-M", "AR-L"]
 few = settings(max_examples=30)
 
 
