@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -339,6 +340,12 @@ def test_every_public_metric_has_a_case():
     assert {metric.__name__ for metric in without} <= {"Metric", *NEEDS_A_DEVICE}
 
 
+def test_the_page_has_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    metrics = {path.rpartition(".")[2] for path in [*CASES, *NEEDS_A_DEVICE]}
+    assert {name for name in metrics if f"`{name}`" not in page} == set()
+
+
 def make(path):
     """A metric, two batches."""
     torch.manual_seed(0)
@@ -412,11 +419,18 @@ def test_a_batch_of_no_examples_changes_nothing(path):
     assert path in ALWAYS_COMPUTABLE or same(metric.compute(), expected.compute())
 
 
-def description(metric):
-    """Its docstring up to the arguments, and that of the submodule it is of."""
+def what_is_said(metric):
+    """Its docstring, those of the classes that it refers to, and that of the submodule it is of.
+
+    All but the lines about the device, which speak of what is kept in any case.
+    """
     package = metric.__module__.rpartition(".")[0]
-    shared = "" if package == "cookfire.metrics" else import_module(package).__doc__
-    return shared + metric.__doc__.partition("Args:")[0]
+    docstring = metric.__doc__
+    referred = re.findall(r":class:`[\w.~]*?(\w+)`", docstring)
+    docstrings = [docstring, *(getattr(m, name).__doc__ for name in referred if hasattr(m, name))]
+    if package != "cookfire.metrics":
+        docstrings.append(import_module(package).__doc__)
+    return re.sub(r"device: .*", "", "\n".join(docstrings))
 
 
 @pytest.mark.parametrize("path", PRESENT)
@@ -431,4 +445,4 @@ def test_memory_grows_with_updates_only_where_the_docstring_says_so(path):
     grown = sizes[1] > sizes[0] + 100
     assert grown == (path in WHOLE_HISTORY)
     if grown:
-        assert re.search(r"\b(kept|keeps?|held|holds?)\b", description(find(path)))
+        assert re.search(r"\b(kept|keeps?|held|holds?)\b", what_is_said(find(path)))
