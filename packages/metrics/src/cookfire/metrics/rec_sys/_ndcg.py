@@ -86,9 +86,7 @@ class NDCG(Metric):
         precise = torch.float32 if y.device.type in WITHOUT_FLOAT64 else torch.float64
         gains = torch.where(relevant, self._gain(y.to(precise)), 0.0)
         number = min(self.top_k[-1], y.shape[1])
-        if scores.is_floating_point():
-            scores = scores.masked_fill(scores.isnan(), -math.inf)
-        order = scores.sort(dim=1, descending=True, stable=True).indices[:, :number]
+        order = _find_best(scores, number)
         ideal = self._discounted(gains.topk(number, dim=1).values)
         found = self._discounted(gains.gather(1, order))
         ratios = torch.where(served[:, None] & (ideal > 0), found / ideal, 0.0)
@@ -113,3 +111,17 @@ class NDCG(Metric):
         places = torch.arange(2, number + 2, device=gains.device, dtype=gains.dtype)
         sums = (gains / places.log2()).cumsum(1)
         return torch.stack([sums[:, min(k, number) - 1] for k in self.top_k], 1)
+
+
+def _find_best(scores: Tensor, number: int) -> Tensor:
+    """Return the places of the best items, of equals the first first: ``(users, number)``."""
+    if scores.is_floating_point():
+        scores = scores.masked_fill(scores.isnan(), -math.inf)
+    if scores.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return scores.sort(dim=1, descending=True, stable=True).indices[:, :number]
+    # Finding the best is several times faster than sorting all, but leaves open which of equals
+    # comes first. So the score's bits, as an integer of the same order, are followed by the place.
+    bits = (scores.float() + 0.0).view(torch.int32)  # -0.0 becomes 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    places = torch.arange(scores.shape[1], device=scores.device)
+    return ((ordered.long() << 32) - places).topk(number, dim=1).indices
