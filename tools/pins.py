@@ -1,6 +1,7 @@
 """Pin every version of the environment in files that name no registry's address.
 
     uv run tools/pins.py            # check that pins, lock and environment agree (CI)
+    uv run tools/pins.py --add      # pin what was added to the requirements, and drop what is gone
     uv run tools/pins.py --update   # take the newest versions that the requirements allow
 
 ``uv.lock`` names addresses, so it is not committed. What is committed in its place:
@@ -39,27 +40,34 @@ LOCKS = {
 def main() -> int:
     """Check or update the pins; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--update", action="store_true", help="take the newest allowed versions")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--update", action="store_true", help="take the newest allowed versions")
+    what.add_argument(
+        "--add", action="store_true", help="pin what was added; all else keeps its version"
+    )
     arguments = parser.parse_args()
     text = PYPROJECT.read_text()
     if BEGIN not in text or END not in text:
         print(f"{PYPROJECT.name} lacks the marks of the pins: {BEGIN.strip()!r}, {END.strip()!r}")
         return 2
-    if arguments.update:
-        update(text)
+    if arguments.update or arguments.add:
+        update(text, keep=pinned() if arguments.add else set())
     problems = check()
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        print("run `uv run tools/pins.py --update`, and commit all three files", file=sys.stderr)
+        print(
+            "run `uv run tools/pins.py --add` (or --update), and commit all three files",
+            file=sys.stderr,
+        )
         return 1
     names = " and ".join(lock.name for lock in LOCKS)
     print(f"{len(pinned())} pins agree with {names}, and {installed().name} with what is installed")
     return 0
 
 
-def update(text: str) -> None:
-    """Resolve without pins, then write the pins and the locks."""
+def update(text: str, keep: set[str]) -> None:
+    """Resolve with the pins to keep, then write the pins and the locks."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
 
@@ -68,10 +76,10 @@ def update(text: str) -> None:
         PYPROJECT.write_text(f"{before}{BEGIN}constraint-dependencies = [\n{listed}]\n{END}{after}")
 
     try:
-        pin(set())
+        pin(keep)
         uv("lock", "--upgrade")
         # The other environments take what the first one has, so that one set of pins serves all.
-        pin(without_groups(requirements(export(next(iter(LOCKS))))))
+        pin(keep | without_groups(requirements(export(next(iter(LOCKS))))))
         uv("lock")
         for lock in LOCKS:
             lock.write_text(export(lock))

@@ -468,6 +468,7 @@ def create_supervised_evaluator(
         amp_dtype: see :func:`supervised_training_step_amp`.
 
     Raises:
+        TypeError: a metric can't be attached.
         ValueError: an unknown ``amp_mode``, or ``amp_dtype`` without it.
 
     Example:
@@ -497,6 +498,11 @@ def create_supervised_evaluator(
         )
     evaluator = Engine(step)
     for name, metric in (metrics or {}).items():
+        if not hasattr(metric, "attach"):
+            raise TypeError(
+                f"metrics[{name!r}]: a {type(metric).__name__} has no attach(); give one of another "
+                "library as cookfire.metrics.ExternalMetric(...)"
+            )
         metric.attach(evaluator, name)
     return evaluator
 

@@ -44,12 +44,30 @@ from cookfire.metrics.metric import (
     RunningEpochWise,
     SingleEpochRunningBatchWise,
 )
+from cookfire.metrics.nlp import (
+    Bleu,
+    CharacterErrorRate,
+    Perplexity,
+    Rouge,
+    RougeL,
+    RougeN,
+)
+from cookfire.metrics.rec_sys import NDCG, HitRate
+from cookfire.metrics.vision import (
+    CommonObjectDetectionMetrics,
+    ObjectDetectionAvgPrecisionRecall,
+    coco_tensor_list_to_dict_list,
+)
 
 __all__ = [
+    "NDCG",
     "Accuracy",
     "Average",
     "BatchFiltered",
     "BatchWise",
+    "Bleu",
+    "CharacterErrorRate",
+    "CommonObjectDetectionMetrics",
     "ConfusionMatrix",
     "DiceCoefficient",
     "EpochMetric",
@@ -58,6 +76,7 @@ __all__ = [
     "ExternalMetric",
     "Fbeta",
     "GeometricAverage",
+    "HitRate",
     "IoU",
     "JaccardIndex",
     "Loss",
@@ -66,8 +85,13 @@ __all__ = [
     "MetricState",
     "MetricUsage",
     "MetricsLambda",
+    "ObjectDetectionAvgPrecisionRecall",
+    "Perplexity",
     "Precision",
     "Recall",
+    "Rouge",
+    "RougeL",
+    "RougeN",
     "RunningAverage",
     "RunningBatchWise",
     "RunningEpochWise",
@@ -77,5 +101,6 @@ __all__ = [
     "cmAccuracy",
     "cmPrecision",
     "cmRecall",
+    "coco_tensor_list_to_dict_list",
     "mIoU",
 ]

@@ -69,6 +69,8 @@ class EpochMetric(Metric):
         y_pred, y = (
             _examples(name, tensor) for name, tensor in zip(("y_pred", "y"), output, strict=True)
         )
+        if not len(y_pred) and not len(y):
+            return  # no function need bear with no example at all
         is_first = self._store.local.updates == 0
         self.accumulate(predictions=y_pred, targets=y)
         if is_first and self._check_compute_fn:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
+from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same, to_plain
-from cookfire.metrics.metric import Metric
+from cookfire.metrics.metric import Metric, ResultMode
 
 
 class MetricLike(Protocol):
@@ -32,12 +35,18 @@ class ExternalMetric(Metric):
     """A metric of another library, such as torchmetrics, as one of ours.
 
     It keeps its own state and synchronises by itself, in the way of its library. It is moved to
-    the device of its first batch, if it has a method ``to``.
+    the device of its first batch, if it has a method ``to``. A checkpoint holds its ``state_dict``
+    if it has one, which as many ranks can load as saved it.
+
+    :class:`~cookfire.metrics.MetricGroup` and ``create_supervised_evaluator(metrics=...)`` take
+    such an object as it is, and use a copy of it.
 
     Args:
-        metric: has ``update(y_pred, y)``, ``compute()`` and ``reset()``.
+        metric: has ``update(y_pred, y)``, ``compute()`` and ``reset()``; torchmetrics'
+            MetricCollection is one too, whose value is a dict.
         output_transform: turns the engine's output into the arguments of ``update``, a tuple.
         skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+        metrics_result_mode: likewise, for a value that is a mapping.
 
     Raises:
         TypeError: a method is missing.
@@ -48,25 +57,30 @@ class ExternalMetric(Metric):
         >>> metric.attach(evaluator, "mse")
     """
 
+    updates = MetricState(torch.int64)
+    """By which all ranks know whether any of them had data."""
+
     def __init__(
         self,
         metric: MetricLike,
         output_transform: Callable[[Any], Any] = same,
         skip_unrolling: bool = False,
+        metrics_result_mode: ResultMode = "both",
     ) -> None:
-        missing = [
-            name
-            for name in ("update", "compute", "reset")
-            if not callable(getattr(metric, name, None))
-        ]
+        missing = _missing_methods(metric)
         if missing:
             raise TypeError(f"{type(metric).__name__} lacks the methods {', '.join(missing)}")
         self.metric = metric
         self._placed = False
-        super().__init__(output_transform, skip_unrolling=skip_unrolling)
+        super().__init__(
+            output_transform,
+            skip_unrolling=skip_unrolling,
+            metrics_result_mode=metrics_result_mode,
+        )
 
     def reset(self) -> None:
         """Forget everything."""
+        super().reset()
         self.metric.reset()
         self._placed = False
 
@@ -79,10 +93,18 @@ class ExternalMetric(Metric):
             if device is not None and hasattr(self.metric, "to"):
                 self.metric.to(device)
         self.metric.update(*arguments)
+        self.accumulate(updates=1)
 
     def compute(self) -> Any:
-        """Return the value."""
-        return self.metric.compute()
+        """Return the value: Python numbers for scalars, tensors on the CPU for others.
+
+        Raises:
+            NotComputableError: there was no update.
+        """
+        with warnings.catch_warnings():
+            # torchmetrics does not count the updates of other ranks and of loaded states; we do.
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
+            return self.metric.compute()
 
     def _attributes(self) -> dict[str, Any]:
         if not hasattr(self.metric, "state_dict"):
@@ -102,3 +124,17 @@ class ExternalMetric(Metric):
 
     def _finish(self, value: Any) -> Any:
         return to_plain(value)
+
+
+def adapt(metric: Metric | MetricLike) -> Metric:
+    """Return a metric as it is; of another library's, a copy as one of ours.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    return metric if isinstance(metric, Metric) else ExternalMetric(copy.deepcopy(metric))
+
+
+def _missing_methods(metric: MetricLike) -> list[str]:
+    names = ("update", "compute", "reset")
+    return [name for name in names if not callable(getattr(metric, name, None))]

@@ -55,6 +55,9 @@ class Loss(Metric):
     def update(self, output: Sequence[Any]) -> None:
         """Add a batch's loss."""
         y_pred, y, *rest = output
+        count = self._batch_size(y)
+        if not count:
+            return  # the mean over nothing is not a number
         kwargs = rest[0] if rest else {}
         loss = self._loss_fn(y_pred, y, **kwargs).detach()
         if loss.ndim > 0:
@@ -62,7 +65,6 @@ class Loss(Metric):
                 f"loss_fn must return the mean over the batch, a tensor without dimensions; got "
                 f"the shape {tuple(loss.shape)}: a loss with reduction='none' is averaged first"
             )
-        count = self._batch_size(y)
         precise = loss.float() if loss.device.type in WITHOUT_FLOAT64 else loss.double()
         self.accumulate(total=precise * float(count), count=count)
 

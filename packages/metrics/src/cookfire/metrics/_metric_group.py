@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cookfire.metrics._external import MetricLike, adapt
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics._values import same
 from cookfire.metrics.metric import Metric
@@ -14,9 +15,13 @@ class MetricGroup(Metric):
     """Several metrics that are attached, updated and computed together; the value is a dict.
 
     Args:
-        metrics: by name; the names are those in ``engine.state.metrics``.
+        metrics: by name; the names are those in ``engine.state.metrics``. Of a metric of another
+            library, such as torchmetrics, a copy is used.
         output_transform: applied before each metric's own.
         skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+
+    Raises:
+        TypeError: something is no metric.
 
     Example:
         >>> group = MetricGroup({"accuracy": Accuracy(), "recall": Recall(average="macro")})
@@ -29,11 +34,11 @@ class MetricGroup(Metric):
 
     def __init__(
         self,
-        metrics: Mapping[str, Metric],
+        metrics: Mapping[str, Metric | MetricLike],
         output_transform: Callable[[Any], Any] = same,
         skip_unrolling: bool = False,
     ) -> None:
-        self.metrics = dict(metrics)
+        self.metrics = {name: adapt(metric) for name, metric in metrics.items()}
         super().__init__(output_transform, skip_unrolling=skip_unrolling)
 
     def reset(self) -> None:

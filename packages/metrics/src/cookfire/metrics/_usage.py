@@ -54,6 +54,9 @@ class EpochWise(MetricUsage):
     """Over each epoch: the default.
 
     Reset at EPOCH_STARTED, updated at ITERATION_COMPLETED, computed at EPOCH_COMPLETED.
+
+    Example:
+        >>> Accuracy().attach(evaluator, "accuracy", EpochWise())
     """
 
     usage_name = "epoch_wise"
@@ -66,6 +69,9 @@ class RunningEpochWise(EpochWise):
     """Once an epoch, over the whole run: a running value of what an epoch gave.
 
     Reset at STARTED, updated and computed at EPOCH_COMPLETED.
+
+    Example:
+        >>> RunningAverage(Accuracy()).attach(evaluator, "smooth", RunningEpochWise())
     """
 
     usage_name = "running_epoch_wise"
@@ -79,6 +85,9 @@ class BatchWise(MetricUsage):
 
     Reset at ITERATION_STARTED, updated and computed at ITERATION_COMPLETED. In a process group
     that is a collective in every iteration.
+
+    Example:
+        >>> Accuracy().attach(evaluator, "batch accuracy", BatchWise())
     """
 
     usage_name = "batch_wise"
@@ -93,6 +102,9 @@ class RunningBatchWise(BatchWise):
     """At each batch, over the whole run.
 
     Reset at STARTED, updated and computed at ITERATION_COMPLETED.
+
+    Example:
+        >>> Accuracy().attach(evaluator, "accuracy of the run", RunningBatchWise())
     """
 
     usage_name = "running_batch_wise"
@@ -107,6 +119,9 @@ class SingleEpochRunningBatchWise(BatchWise):
     """At each batch, over the epoch so far.
 
     Reset at EPOCH_STARTED, updated and computed at ITERATION_COMPLETED.
+
+    Example:
+        >>> Accuracy().attach(evaluator, "accuracy so far", SingleEpochRunningBatchWise())
     """
 
     usage_name = "single_epoch_running_batch_wise"
