@@ -500,8 +500,8 @@ def create_supervised_evaluator(
     for name, metric in (metrics or {}).items():
         if not hasattr(metric, "attach"):
             raise TypeError(
-                f"metrics[{name!r}]: a {type(metric).__name__} has no attach(); give one of another "
-                "library as cookfire.metrics.ExternalMetric(...)"
+                f"metrics[{name!r}]: a {type(metric).__name__} has no attach(); one of another "
+                "library goes into a cookfire.metrics.ExternalMetric(...)"
             )
         metric.attach(evaluator, name)
     return evaluator
