@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -13,7 +13,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
 
-Reduction = Literal["sum", "min", "max", "mean", "cat"]
+Merge = Callable[[Tensor], Tensor]
+"""Values stacked along a first dimension, to the one that they make together."""
+Reduction = Literal["sum", "min", "max", "mean", "cat"] | Merge
 Shape = tuple[int, ...]
 
 WITHOUT_FLOAT64 = ("mps", "xla")
@@ -63,12 +65,13 @@ class MetricState:
         reduction: how values combine, over updates and over ranks: ``"sum"``, ``"min"``, ``"max"``;
             ``"cat"`` keeps the rows of every update (any number of them, and none on a rank
             without data); ``"mean"`` is assigned, not accumulated, and averages over the ranks
-            that have a value.
+            that have a value. For what none of them does, a function that turns values stacked
+            along a first dimension into one, whatever their order; best of few elements.
         shape: its shape; a name stands for the metric's attribute of that name. None: whatever
             shape comes first; the ranks tell each other, so that one without data needs not know.
 
     Raises:
-        ValueError: an unknown reduction.
+        ValueError: an unknown reduction, or a function without a shape.
         TypeError: no dtype, and not a history.
 
     Example:
@@ -102,16 +105,19 @@ class MetricState:
             "mean": self._refuse,
             "cat": self._append,
         }
-        if reduction not in merges:
+        if not callable(reduction) and reduction not in merges:
             raise ValueError(
-                f"unknown reduction {reduction!r}; expected one of {', '.join(merges)}"
+                f"unknown reduction {reduction!r}; expected a function, or one of "
+                f"{', '.join(merges)}"
             )
+        if callable(reduction) and shape is None:
+            raise ValueError("a state that a function reduces needs a shape, got None")
         if dtype is None and reduction != "cat":
             raise TypeError(f"a state with reduction {reduction!r} needs a dtype")
         self.dtype = dtype
         self.reduction = reduction
         self.shape = None if shape is None else tuple(shape)
-        self.merge = merges[reduction]
+        self.merge = self._merge if callable(reduction) else merges[reduction]
         """``merge(old, new, metric)``: the value after ``new`` came."""
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -251,6 +257,14 @@ class MetricState:
         choose = torch.minimum if self.reduction == "min" else torch.maximum
         return choose(left.to(right.device), right)
 
+    def _merge(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
+        value = self._adopt(new, metric)
+        if old is None:
+            return value
+        assert callable(self.reduction)
+        left, right = self.to_tensor(old, metric), self.to_tensor(value, metric)
+        return self.reduction(torch.stack([left.to(right.device), right]))
+
     def _append(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
         value = self._adopt(torch.as_tensor(new), metric)
         assert isinstance(value, Tensor)
@@ -289,7 +303,7 @@ class Values:
 
     values: dict[str, Value]
     updates: int = 0
-    derived: dict[str, Any] = field(default_factory=dict)
+    derived: dict[Hashable, Any] = field(default_factory=dict)
     """What formulas worked out of the values, for the others that share them."""
 
 

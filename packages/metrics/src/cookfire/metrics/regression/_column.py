@@ -1,0 +1,32 @@
+"""What the metrics of this package share: one predicted and one true number an example."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cookfire.metrics._pairs import PairMetric, SumOverPairs
+
+
+class ColumnMetric(PairMetric):
+    """A metric of ``(y_pred, y)`` with the shapes ``(batch,)`` or ``(batch, 1)``."""
+
+    def _pair(self, y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        for tensor in (y_pred, y):
+            if tensor.ndim != 1 and (tensor.ndim != 2 or tensor.shape[1] != 1):
+                raise ValueError(
+                    f"{type(self).__name__}: expected y_pred and y of the shape (batch,) or "
+                    f"(batch, 1), got {tuple(y_pred.shape)} and {tuple(y.shape)}: reshape them, "
+                    "or choose one of their columns, by output_transform"
+                )
+        y_pred, y = super()._pair(y_pred, y)
+        return (y_pred, y) if y_pred.ndim == 1 else (y_pred[:, 0], y[:, 0])
+
+
+class SumOverColumn(ColumnMetric, SumOverPairs):
+    """A sum over the examples."""
+
+
+def ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """Return ``part / whole``, 0 where both are 0."""
+    return part / torch.where((part == 0) & (whole == 0), 1, whole)
