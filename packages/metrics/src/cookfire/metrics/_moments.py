@@ -16,8 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cookfire.metrics._state import MetricState
+from cookfire.metrics._pairs import sum_of_squares
+from cookfire.metrics._state import WITHOUT_FLOAT64, Compensated, MetricState, Pieces
 from cookfire.metrics.metric import Metric
+
+Sum = Tensor | Compensated | None
 
 
 class CentralMoments(NamedTuple):
@@ -59,41 +62,96 @@ def moments_state(variables: int) -> MetricState:
     return MetricState(torch.float64, reduction=combine_moments, shape=((variables + 1) ** 2,))
 
 
+class Moments(Pieces):
+    """A row in its pieces, to which less is to be done in an update."""
+
+    __slots__ = ("number", "products", "shifts", "sums")
+
+    def __init__(self, number: int, shifts: Tensor, sums: Sum, products: Sum) -> None:
+        self.number = number
+        self.shifts = shifts
+        """``(k, 1)``, or without dimensions for one variable; where the data are."""
+        self.sums = sums
+        self.products = products
+
+    @classmethod
+    def about(cls, values: Tensor) -> Moments:
+        """Return those of no values yet, about the medians of some."""
+        shifts = values.median() if values.ndim == 1 else values.median(1, keepdim=True).values
+        return cls(0, shifts, None, None)
+
+    @classmethod
+    def of_row(cls, row: Tensor, values: Tensor) -> Moments:
+        """Return a row's, for values to come."""
+        number, shifts, sums, products = _split(row)
+        narrow = shifts.to(values.device, values.dtype)
+        if bool((narrow == shifts.to(values.device)).all()):
+            shifts = narrow
+        if values.ndim == 1:
+            return cls(int(number), shifts[0], sums[0], products[0, 0])
+        return cls(int(number), shifts.unsqueeze(1), sums, products)
+
+    def add(self, values: Tensor, device: torch.device | None) -> Moments:
+        """Return the moments with these values too, sums on a device; None: where they are."""
+        if values.dtype != self.shifts.dtype:
+            values = values.double()
+        centred = values - self.shifts
+        sums = centred.sum(-1)
+        if values.ndim == 1:
+            products = sum_of_squares(centred, own=True)
+        else:
+            products = (centred.unsqueeze(0) * centred.unsqueeze(1)).sum(-1)
+        if device is not None:
+            sums, products = sums.to(device), products.to(device)
+        return Moments(
+            self.number + values.shape[-1],
+            self.shifts,
+            _add(self.sums, sums),
+            _add(self.products, products),
+        )
+
+    def to_tensor(self) -> Tensor:
+        """Return the row."""
+        sums, products = (
+            piece.to_tensor() if isinstance(piece, Compensated) else piece
+            for piece in (self.sums, self.products)
+        )
+        assert sums is not None
+        assert products is not None
+        shifts = self.shifts.to(sums.device).to(sums.dtype)
+        number = sums.new_tensor([self.number])
+        return torch.cat([number, *(piece.flatten() for piece in (shifts, sums, products))])
+
+
 def add_moments(metric: Metric, name: str, values: Tensor) -> None:
-    """Take values ``(k, n)`` into a metric's state of this name."""
-    held = metric._store.local
-    row, known = held.values[name], held.derived
-    size = values.shape[1]
-    if size == 0:
+    """Take values ``(n,)``, or ``(k, n)`` of k variables, into a metric's state of this name."""
+    if values.shape[-1] == 0:
         return
-    variables = values.shape[0]
-    if row is None:
-        shifts = values.median(1, keepdim=True).values
-        head = torch.cat([shifts.new_zeros(1), shifts[:, 0]])
-        row = torch.nn.functional.pad(head, (0, variables * (variables + 1)))
-        known[name] = shifts
-    assert isinstance(row, Tensor)
-    if name not in known:  # loaded
-        known[name] = row[1 : 1 + variables, None].to(values.device)
-    if (name, size) not in known:
-        head = torch.zeros(1 + variables, dtype=values.dtype, device=values.device)
-        head[:1].fill_(size)
-        known[name, size] = head
-    centred = values - known[name]
-    if variables == 1:
-        flat = centred[0]
-        sums, products = flat.sum().reshape(1), flat.square().sum().reshape(1)
-    else:
-        sums = centred.sum(1)
-        products = (centred.unsqueeze(0) * centred.unsqueeze(1)).sum(2).flatten()
-    added = torch.cat([known[name, size], sums, products])
-    setattr(metric, name, row + added.to(row.device))
+    held = metric._store.local
+    moments = held.values[name]
+    if moments is None:
+        moments = Moments.about(values)
+    elif not isinstance(moments, Moments):  # loaded
+        assert isinstance(moments, Tensor)
+        moments = Moments.of_row(moments, values)
+    held.values[name] = moments.add(values, metric._device)
+    held.updates += 1
+
+
+def _add(total: Sum, value: Tensor) -> Sum:
+    if isinstance(total, Compensated):
+        return total.add(value)
+    if total is not None:
+        return total.to(value.device) + value
+    if value.device.type in WITHOUT_FLOAT64:
+        return Compensated.split(value, value.device)
+    return value.double()
 
 
 def _split(row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     variables = math.isqrt(row.shape[-1]) - 1
-    count, shifts, sums, products = row.split_with_sizes(
+    number, shifts, sums, products = row.split_with_sizes(
         [1, variables, variables, variables**2], dim=-1
     )
     square = products.reshape(*products.shape[:-1], variables, variables)
-    return count.squeeze(-1), shifts, sums, square
+    return number.squeeze(-1), shifts, sums, square

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -22,7 +23,17 @@ WITHOUT_FLOAT64 = ("mps", "xla")
 """Types of devices that have no float64, or a very slow one."""
 
 
-class Compensated:
+class Pieces(ABC):
+    """A value kept in pieces, because they are more exact, or cost less to add to."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_tensor(self) -> Tensor:
+        """Return the value, in float64."""
+
+
+class Compensated(Pieces):
     """A float32 sum with its rounding error beside it: as exact as float64 where there is none.
 
     The error of each addition is found by Knuth's TwoSum (The Art of Computer Programming, 4.2.2).
@@ -47,11 +58,11 @@ class Compensated:
         lost = (self.total - (total - virtual)) + (value - virtual)
         return Compensated(total, self.error + lost)
 
-    def to_float64(self) -> Tensor:
+    def to_tensor(self) -> Tensor:
         return self.total.cpu().double() + self.error.cpu().double()
 
 
-Value = Tensor | int | float | list[Tensor] | Compensated | None
+Value = Tensor | int | float | list[Tensor] | Pieces | None
 """A state's value. None: nothing yet. Numbers stay numbers, so that a count costs no kernel."""
 
 
@@ -156,8 +167,8 @@ class MetricState:
             return value
         if isinstance(value, list):
             return torch.cat(value) if len(value) > 1 else value[0]
-        if isinstance(value, Compensated):
-            return value.to_float64()
+        if isinstance(value, Pieces):
+            return value.to_tensor()
         if value is None:
             if self.reduction == "cat":
                 return torch.empty(0, dtype=self.dtype)
@@ -225,8 +236,8 @@ class MetricState:
             return added
         if isinstance(old, Compensated) or isinstance(added, Compensated):
             return self._add_compensated(old, added)
-        assert not isinstance(old, list)
-        assert not isinstance(added, list)
+        assert not isinstance(old, list | Pieces)
+        assert not isinstance(added, list | Pieces)
         assert added is not None
         if isinstance(old, Tensor) and isinstance(added, Tensor):
             self._check_shapes(old, added, metric)

@@ -12,6 +12,8 @@ class ColumnMetric(PairMetric):
     """A metric of ``(y_pred, y)`` with the shapes ``(batch,)`` or ``(batch, 1)``."""
 
     def _pair(self, y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if y_pred.ndim == 1 == y.ndim:
+            return super()._pair(y_pred, y)
         for tensor in (y_pred, y):
             if tensor.ndim != 1 and (tensor.ndim != 2 or tensor.shape[1] != 1):
                 raise ValueError(

@@ -38,7 +38,7 @@ class R2Score(ColumnMetric):
         """Add a batch."""
         y_pred, y = output
         self.accumulate(squared_errors=self._squares(y_pred, y), count=len(y))
-        add_moments(self, "moments", self._pair(y_pred, y)[1].unsqueeze(0))
+        add_moments(self, "moments", self._pair(y_pred, y)[1])
 
     def compute(self) -> Any:
         """Return the coefficient as a float.
