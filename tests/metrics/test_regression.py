@@ -309,22 +309,21 @@ def test_sums_stay_exact_beyond_what_float32_counts():
     for _ in range(8):
         metric.update((torch.ones(1), torch.zeros(1)))
     assert metric.compute() == (2**30 + 8) / 9
-    metric.accumulate(total=0.0, count=2**53 - 8)
+    metric.accumulate(absolute=0.0, count=2**53 - 8)
     assert metric.compute() == pytest.approx((2**30 + 8) / (2**53 + 1), rel=1e-15)
 
 
-def test_metrics_of_one_output_work_out_the_differences_once(monkeypatch):
+def test_metrics_of_one_output_work_out_the_errors_once(monkeypatch):
     from cookfire.metrics._pairs import PairMetric
 
     calls = []
-    for name in ("_subtract", "_sum_squares"):
-        original = getattr(PairMetric, name)
+    subtract = PairMetric._subtract
 
-        def counted(self, *args, name=name, original=original):
-            calls.append(name)
-            return original(self, *args)
+    def counted(self, *args):
+        calls.append(type(self).__name__)
+        return subtract(self, *args)
 
-        monkeypatch.setattr(PairMetric, name, counted)
+    monkeypatch.setattr(PairMetric, "_subtract", counted)
     engine = Engine(lambda engine, batch: batch)
     made = {
         "mse": ours.MeanSquaredError(),
@@ -332,25 +331,46 @@ def test_metrics_of_one_output_work_out_the_differences_once(monkeypatch):
         "mae": ours.MeanAbsoluteError(),
         "r2": regression.R2Score(),
         "max": regression.MaximumAbsoluteError(),
+        "mean": regression.MeanError(),
     }
     for name, metric in made.items():
         metric.attach(engine, name)
-    assert made["mse"]._store is made["rmse"]._store
+    assert len({id(made[name]._store) for name in ("mse", "rmse", "mae", "r2")}) == 1
     generator = torch.Generator().manual_seed(0)
     data = [tuple(torch.rand(2, 5, generator=generator)) for _ in range(3)]
     engine.run(data)
-    assert calls == ["_sum_squares", "_subtract"] * 3
+    assert calls == ["MeanSquaredError"] * 3
     for name, metric in made.items():
         assert engine.state.metrics[name] == value_of(type(metric)(), data)
 
 
-def test_a_subclass_with_its_own_errors_shares_no_state():
+def test_a_metric_alone_sums_what_it_needs():
+    metric = ours.MeanSquaredError()
+    metric.update((torch.zeros(2), torch.ones(2)))
+    assert metric._store.local.values["absolute"] is None
+    assert metric._store.local.values["moments"] is None
+
+
+def test_a_metric_attached_later_does_not_share_sums_that_miss_what_it_needs():
+    engine = Engine(lambda engine, batch: batch)
+    mse, mae = ours.MeanSquaredError(), ours.MeanAbsoluteError()
+    mse.attach(engine, "mse")
+    attached = next(engine.handlers()).__self__
+    engine.state.output = torch.zeros(2), torch.full((2,), 3.0)
+    attached.iteration_completed(engine)
+    mae.attach(engine, "mae")
+    engine.state.output = torch.zeros(2), torch.ones(2)
+    attached.iteration_completed(engine)
+    assert (mse.compute(), mae.compute()) == (5.0, 1.0)
+
+
+def test_a_subclass_with_its_own_update_shares_no_state():
     class Scaled(ours.MeanSquaredError):
-        def _sum(self, y_pred, y):
-            return 2 * super()._sum(y_pred, y)
+        def update(self, output):
+            super().update((2 * output[0], 2 * output[1]))
 
     engine = Engine(lambda engine, batch: batch)
     ours.MeanSquaredError().attach(engine, "one")
     Scaled().attach(engine, "two")
     engine.run([(torch.zeros(2), torch.ones(2))])
-    assert engine.state.metrics == {"one": 1.0, "two": 2.0}
+    assert engine.state.metrics == {"one": 1.0, "two": 4.0}

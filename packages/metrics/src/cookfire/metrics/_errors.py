@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from cookfire.metrics._pairs import SumOverPairs
+from cookfire.metrics._moments import add_moments, moments_state
+from cookfire.metrics._pairs import PairMetric, check_column, sum_of_squares
+from cookfire.metrics._state import MetricState
 
 
-class MeanAbsoluteError(SumOverPairs):
+class Errors(PairMetric):
+    """Sums over errors, of which a metric needs some.
+
+    All metrics of one engine that need them, with equal settings, share them.
+    """
+
+    absolute = MetricState(torch.float64)
+    squared = MetricState(torch.float64)
+    count = MetricState(torch.int64)
+    moments = moments_state(1)
+    """Those of the targets."""
+
+    def update(self, output: Sequence[Tensor]) -> None:
+        """Add a batch."""
+        y_pred, y = output
+        needs = self._store.needs or self._needs
+        if "moments" in needs:
+            check_column("R2Score", y_pred, y)
+        errors, own = self._differences(y_pred, y), self._scratch is None
+        sums = {}
+        if "absolute" in needs:
+            errors, own = errors.abs_() if own else errors.abs(), True
+            sums["absolute"] = errors.sum()
+        if "squared" in needs:
+            sums["squared"] = sum_of_squares(errors, own=own)
+        self.accumulate(count=len(y), **sums)
+        if "moments" in needs:
+            add_moments(self, "moments", self._pair(y_pred, y)[1].flatten())
+
+    def _sharing_key(self) -> Hashable:
+        return self._share_updates_of(Errors)
+
+
+class MeanAbsoluteError(Errors):
     """The mean absolute error, ``sum |y_pred - y| / N`` over N examples.
 
     ``y_pred`` and ``y`` have one shape ``(batch, ...)``, but for dimensions of size 1. The errors
@@ -17,7 +54,8 @@ class MeanAbsoluteError(SumOverPairs):
     ``output_transform=lambda output: (output[0].flatten(), output[1].flatten())``. Any real dtype;
     half precision is calculated in float32, integers in float64, and the sum kept in float64.
 
-    Arguments are those of :class:`~cookfire.metrics.Metric`.
+    Arguments are those of :class:`~cookfire.metrics.Metric`. In one engine it, MeanSquaredError,
+    RootMeanSquaredError and R2Score of the same output are updated together.
 
     Raises:
         ValueError: by ``update``, shapes that don't fit.
@@ -30,16 +68,23 @@ class MeanAbsoluteError(SumOverPairs):
         1.0
     """
 
-    def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return self._differences(y_pred, y).abs().sum()
+    _needs = frozenset({"absolute"})
+
+    def compute(self) -> Any:
+        """Return the mean as a float.
+
+        Raises:
+            NotComputableError: there was no example.
+        """
+        self._require("count")
+        return self.absolute / self.count
 
 
-class MeanSquaredError(SumOverPairs):
+class MeanSquaredError(Errors):
     """The mean squared error, ``sum (y_pred - y)^2 / N`` over N examples.
 
     Shapes, dtypes, arguments and errors are those of
-    :class:`~cookfire.metrics.MeanAbsoluteError`. In one engine it shares its state with
-    :class:`~cookfire.metrics.RootMeanSquaredError`.
+    :class:`~cookfire.metrics.MeanAbsoluteError`.
 
     Example:
         >>> metric = MeanSquaredError()
@@ -48,13 +93,16 @@ class MeanSquaredError(SumOverPairs):
         2.0
     """
 
-    def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return self._squares(y_pred, y)
+    _needs = frozenset({"squared"})
 
-    def _sharing_key(self) -> Hashable:
-        if type(self)._sum is not MeanSquaredError._sum:
-            return None
-        return self._share_updates_of(MeanSquaredError)
+    def compute(self) -> Any:
+        """Return the mean as a float.
+
+        Raises:
+            NotComputableError: there was no example.
+        """
+        self._require("count")
+        return self.squared / self.count
 
 
 class RootMeanSquaredError(MeanSquaredError):
@@ -67,7 +115,7 @@ class RootMeanSquaredError(MeanSquaredError):
         2.0
     """
 
-    def compute(self) -> float | Tensor:
+    def compute(self) -> Any:
         """Return the root as a float.
 
         Raises:

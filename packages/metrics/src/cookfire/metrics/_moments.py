@@ -81,11 +81,12 @@ class Moments(Pieces):
         return cls(0, shifts, None, None)
 
     @classmethod
-    def of_row(cls, row: Tensor, values: Tensor) -> Moments:
-        """Return a row's, for values to come."""
-        number, shifts, sums, products = _split(row)
-        narrow = shifts.to(values.device, values.dtype)
-        if bool((narrow == shifts.to(values.device)).all()):
+    def of_row(cls, row: Tensor, values: Tensor, device: torch.device | None) -> Moments:
+        """Return a row's, for values to come; sums on a device, None: where they are."""
+        number, shifts, sums, products = _split(row.to(device or values.device))
+        shifts = shifts.to(values.device)
+        narrow = shifts.to(values.dtype)
+        if bool((narrow == shifts).all()):
             shifts = narrow
         if values.ndim == 1:
             return cls(int(number), shifts[0], sums[0], products[0, 0])
@@ -133,16 +134,16 @@ def add_moments(metric: Metric, name: str, values: Tensor) -> None:
         moments = Moments.about(values)
     elif not isinstance(moments, Moments):  # loaded
         assert isinstance(moments, Tensor)
-        moments = Moments.of_row(moments, values)
+        moments = Moments.of_row(moments, values, metric._device)
     held.values[name] = moments.add(values, metric._device)
     held.updates += 1
 
 
 def _add(total: Sum, value: Tensor) -> Sum:
-    if isinstance(total, Compensated):
-        return total.add(value)
+    if isinstance(total, Tensor):
+        return total + value
     if total is not None:
-        return total.to(value.device) + value
+        return total.add(value)
     if value.device.type in WITHOUT_FLOAT64:
         return Compensated.split(value, value.device)
     return value.double()

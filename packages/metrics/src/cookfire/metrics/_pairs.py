@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,19 @@ def to_precise(owner: str, name: str, tensor: Tensor) -> Tensor:
     if tensor.is_floating_point() or tensor.device.type in WITHOUT_FLOAT64:
         return tensor.float()
     return tensor.double()
+
+
+def check_column(owner: str, y_pred: Tensor, y: Tensor) -> None:
+    """Refuse other shapes than ``(batch,)`` and ``(batch, 1)``."""
+    if y_pred.ndim == 1 == y.ndim:
+        return
+    for tensor in (y_pred, y):
+        if tensor.ndim != 1 and (tensor.ndim != 2 or tensor.shape[1] != 1):
+            raise ValueError(
+                f"{owner}: expected y_pred and y of the shape (batch,) or (batch, 1), got "
+                f"{tuple(y_pred.shape)} and {tuple(y.shape)}: reshape them, or choose one of "
+                "their columns, by output_transform"
+            )
 
 
 def sum_of_squares(values: Tensor, *, own: bool = False) -> Tensor:
@@ -82,20 +96,11 @@ class PairMetric(Metric):
         """Return ``y_pred - y``."""
         return self._once_of("differences", y_pred, y, self._subtract)
 
-    def _squares(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        """Return the sum of squared differences."""
-        if self._scratch is None:
-            return sum_of_squares(self._subtract(y_pred, y), own=True)
-        return self._once_of("squares", y_pred, y, self._sum_squares)
-
     def _subtract(self, y_pred: Tensor, y: Tensor) -> Tensor:
         y_pred, y = self._pair(y_pred, y)
         return y_pred - y
 
-    def _sum_squares(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return sum_of_squares(self._differences(y_pred, y))
-
-    def _share_updates_of(self, owner: type[Metric]) -> Hashable:
+    def _share_updates_of(self, owner: Any) -> Hashable:
         """Return the key under which metrics with ``owner``'s update share their state."""
         if type(self).update is not owner.update:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -23,14 +22,14 @@ WITHOUT_FLOAT64 = ("mps", "xla")
 """Types of devices that have no float64, or a very slow one."""
 
 
-class Pieces(ABC):
+class Pieces:
     """A value kept in pieces, because they are more exact, or cost less to add to."""
 
     __slots__ = ()
 
-    @abstractmethod
     def to_tensor(self) -> Tensor:
         """Return the value, in float64."""
+        raise NotImplementedError
 
 
 class Compensated(Pieces):
@@ -328,6 +327,8 @@ class Store:
     """The same over all ranks; there only while a value is computed, and never put into local."""
     alone: bool = False
     """While a value is computed: of this process only, without a collective."""
+    needs: frozenset[str] = frozenset()
+    """What the metrics that share it read, where not all of them read everything."""
     restored: bool = False
     """Whether the values come from a checkpoint: the event that begins a resumed run keeps them."""
 

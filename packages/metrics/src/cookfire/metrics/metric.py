@@ -108,6 +108,8 @@ class Metric(Composable, Serializable, ABC):
 
     required_output_keys: tuple[str, ...] | None = ("y_pred", "y")
     _states: ClassVar[dict[str, MetricState]] = {}
+    _needs: ClassVar[frozenset[str]] = frozenset()
+    """What it reads of a state that it shares with metrics that read other things."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -5,22 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cookfire.metrics._pairs import PairMetric, SumOverPairs
+from cookfire.metrics._pairs import PairMetric, SumOverPairs, check_column
 
 
 class ColumnMetric(PairMetric):
     """A metric of ``(y_pred, y)`` with the shapes ``(batch,)`` or ``(batch, 1)``."""
 
     def _pair(self, y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        if y_pred.ndim == 1 == y.ndim:
-            return super()._pair(y_pred, y)
-        for tensor in (y_pred, y):
-            if tensor.ndim != 1 and (tensor.ndim != 2 or tensor.shape[1] != 1):
-                raise ValueError(
-                    f"{type(self).__name__}: expected y_pred and y of the shape (batch,) or "
-                    f"(batch, 1), got {tuple(y_pred.shape)} and {tuple(y.shape)}: reshape them, "
-                    "or choose one of their columns, by output_transform"
-                )
+        check_column(type(self).__name__, y_pred, y)
         y_pred, y = super()._pair(y_pred, y)
         return (y_pred, y) if y_pred.ndim == 1 else (y_pred[:, 0], y[:, 0])
 

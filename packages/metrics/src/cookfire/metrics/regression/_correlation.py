@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cookfire.metrics._errors import Errors
 from cookfire.metrics._moments import add_moments, central_moments, moments_state
 from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same
 from cookfire.metrics.regression._column import ColumnMetric
 
 
-class R2Score(ColumnMetric):
+class R2Score(Errors):
     """The coefficient of determination, ``1 - sum (A - P)^2 / sum (A - mean(A))^2``, a float.
 
     Targets whose mean is large against their deviation cost no digits. Constant targets: 1 if all
@@ -30,15 +31,7 @@ class R2Score(ColumnMetric):
         0.5
     """
 
-    squared_errors = MetricState(torch.float64)
-    count = MetricState(torch.int64)
-    moments = moments_state(1)
-
-    def update(self, output: Sequence[Tensor]) -> None:
-        """Add a batch."""
-        y_pred, y = output
-        self.accumulate(squared_errors=self._squares(y_pred, y), count=len(y))
-        add_moments(self, "moments", self._pair(y_pred, y)[1])
+    _needs = frozenset({"squared", "moments"})
 
     def compute(self) -> Any:
         """Return the coefficient as a float.
@@ -47,7 +40,7 @@ class R2Score(ColumnMetric):
             NotComputableError: there was no example.
         """
         self._require("count")
-        errors, deviations = self.squared_errors, central_moments(self.moments).products[0, 0]
+        errors, deviations = self.squared, central_moments(self.moments).products[0, 0]
         constant = (errors == 0).to(errors.dtype)
         return torch.where(deviations == 0, constant, 1 - errors / deviations)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._epoch_metric import EpochMetric
-from cookfire.metrics._pairs import to_precise
+from cookfire.metrics._pairs import check_column, to_precise
 from cookfire.metrics._values import same
 
 
@@ -30,13 +30,7 @@ class RankCorrelation(EpochMetric):
         """Keep a batch."""
         y_pred, y = output
         owner = type(self).__name__
-        for tensor in (y_pred, y):
-            if tensor.ndim != 1 and (tensor.ndim != 2 or tensor.shape[1] != 1):
-                raise ValueError(
-                    f"{owner}: expected y_pred and y of the shape (batch,) or (batch, 1), got "
-                    f"{tuple(y_pred.shape)} and {tuple(y.shape)}: reshape them, or choose one of "
-                    "their columns, by output_transform"
-                )
+        check_column(owner, y_pred, y)
         if len(y_pred) != len(y):
             raise ValueError(
                 f"{owner}: got {len(y_pred)} predictions and {len(y)} targets: one of each an "
