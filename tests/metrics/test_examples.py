@@ -10,7 +10,7 @@ from cookfire.engine import Engine, Events
 from cookfire.metrics import metric
 
 MODULES = ["cookfire.metrics"] + [
-    f"cookfire.metrics.{module.name}" for module in pkgutil.iter_modules(cookfire.metrics.__path__)
+    module.name for module in pkgutil.walk_packages(cookfire.metrics.__path__, "cookfire.metrics.")
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -143,10 +144,8 @@ class SSIM(_ImageMetric):
         if any(not width > 0 for width in self.sigma):
             raise ValueError(f"sigma must be positive, got {sigma!r}")
         self._c1, self._c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
-        self._windows = [
-            _gaussian(size, width) if gaussian else torch.full((size,), 1 / size)
-            for size, width in zip(self.kernel_size, self.sigma, strict=True)
-        ]
+        self._gaussian = gaussian
+        self._windows: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         super().__init__(output_transform, device, skip_unrolling)
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
@@ -172,6 +171,16 @@ class SSIM(_ImageMetric):
             for images in zip(torch.split(y_pred, number), torch.split(y, number), strict=True)
         ]
         return torch.cat(similarities).sum()
+
+    def _windows_for(self, maps: Tensor) -> list[Tensor]:
+        """Return the weights of each dimension, made where they are used."""
+        place = maps.device, maps.dtype
+        if place not in self._windows:
+            self._windows[place] = [
+                _window(size, sigma if self._gaussian else math.inf, maps)
+                for size, sigma in zip(self.kernel_size, self.sigma, strict=True)
+            ]
+        return self._windows[place]
 
     def _similarities(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the similarity of each pair of images."""
@@ -201,20 +210,21 @@ class SSIM(_ImageMetric):
     def _filter(self, maps: Tensor) -> Tensor:
         """Return the windows' means; each dimension in a convolution over its own columns."""
         shape = list(maps.shape)
-        for dimension, window in enumerate(self._windows, start=2):
-            last = dimension == maps.ndim - 1
+        for dimension, window in enumerate(self._windows_for(maps), start=2):
+            last = dimension == len(shape) - 1
             # All that lies before the filtered dimension, or before the two last, is channels.
             sides = shape[-2:] if last else [shape[dimension], _product(shape[dimension + 1 :])]
             columns = maps.reshape(1, -1, *sides)
             channels = columns.shape[1]
-            weight = window.to(maps).reshape((1, 1, 1, -1) if last else (1, 1, -1, 1))
+            weight = window.reshape((1, 1, 1, -1) if last else (1, 1, -1, 1))
             maps = conv2d(columns, weight.expand(channels, 1, -1, -1), groups=channels)
             shape[dimension] -= len(window) - 1
         return maps.reshape(shape)
 
 
-def _gaussian(size: int, sigma: float) -> Tensor:
-    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+def _window(size: int, sigma: float, like: Tensor) -> Tensor:
+    """Return Gaussian weights; all are equal if sigma is infinite."""
+    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - size // 2
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     return weights / weights.sum()
 

@@ -211,7 +211,8 @@ class MetricState:
             if self.reduction == "sum":
                 return Compensated.split(value, device)
             return value.to(device, torch.float32)
-        return value.to(device, self.dtype)
+        value = value.to(device)
+        return value if self.dtype is None else value.to(self.dtype)
 
     @property
     def _is_float(self) -> bool:
