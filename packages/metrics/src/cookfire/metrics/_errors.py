@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cookfire.metrics._moments import add_moments, moments_state
+from cookfire.metrics._moments import add_moments, add_sum, moments_state
 from cookfire.metrics._pairs import PairMetric, check_column, sum_of_squares
 from cookfire.metrics._state import MetricState
 
@@ -32,13 +32,16 @@ class Errors(PairMetric):
         if "moments" in needs:
             check_column("R2Score", y_pred, y)
         errors, own = self._differences(y_pred, y), self._scratch is None
-        sums = {}
+        held, device = self._store.local, self._device
+        values = held.values
         if "absolute" in needs:
             errors, own = errors.abs_() if own else errors.abs(), True
-            sums["absolute"] = errors.sum()
+            values["absolute"] = add_sum(values["absolute"], errors.sum(), device)
         if "squared" in needs:
-            sums["squared"] = sum_of_squares(errors, own=own)
-        self.accumulate(count=len(y), **sums)
+            total = sum_of_squares(errors, own=own)
+            values["squared"] = add_sum(values["squared"], total, device)
+        values["count"] = self._states["count"].merge(values["count"], y.shape[0], self)
+        held.updates += 1
         if "moments" in needs:
             add_moments(self, "moments", self._pair(y_pred, y)[1].flatten())
 

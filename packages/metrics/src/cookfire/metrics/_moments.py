@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._pairs import sum_of_squares
-from cookfire.metrics._state import WITHOUT_FLOAT64, Compensated, MetricState, Pieces
+from cookfire.metrics._state import WITHOUT_FLOAT64, Compensated, MetricState, Pieces, Value
 from cookfire.metrics.metric import Metric
-
-Sum = Tensor | Compensated | None
 
 
 class CentralMoments(NamedTuple):
@@ -67,7 +65,7 @@ class Moments(Pieces):
 
     __slots__ = ("number", "products", "shifts", "sums")
 
-    def __init__(self, number: int, shifts: Tensor, sums: Sum, products: Sum) -> None:
+    def __init__(self, number: int, shifts: Tensor, sums: Value, products: Value) -> None:
         self.number = number
         self.shifts = shifts
         """``(k, 1)``, or without dimensions for one variable; where the data are."""
@@ -102,13 +100,11 @@ class Moments(Pieces):
             products = sum_of_squares(centred, own=True)
         else:
             products = (centred.unsqueeze(0) * centred.unsqueeze(1)).sum(-1)
-        if device is not None:
-            sums, products = sums.to(device), products.to(device)
         return Moments(
             self.number + values.shape[-1],
             self.shifts,
-            _add(self.sums, sums),
-            _add(self.products, products),
+            add_sum(self.sums, sums, device),
+            add_sum(self.products, products, device),
         )
 
     def to_tensor(self) -> Tensor:
@@ -117,8 +113,8 @@ class Moments(Pieces):
             piece.to_tensor() if isinstance(piece, Compensated) else piece
             for piece in (self.sums, self.products)
         )
-        assert sums is not None
-        assert products is not None
+        assert isinstance(sums, Tensor)
+        assert isinstance(products, Tensor)
         shifts = self.shifts.to(sums.device).to(sums.dtype)
         number = sums.new_tensor([self.number])
         return torch.cat([number, *(piece.flatten() for piece in (shifts, sums, products))])
@@ -139,14 +135,21 @@ def add_moments(metric: Metric, name: str, values: Tensor) -> None:
     held.updates += 1
 
 
-def _add(total: Sum, value: Tensor) -> Sum:
+def add_sum(total: Value, value: Tensor, device: torch.device | None) -> Value:
+    """Return a sum in float64 with one more term, on a device; None: where the term is.
+
+    What ``accumulate`` does, but for its checks.
+    """
+    if device is not None:
+        value = value.to(device)
     if isinstance(total, Tensor):
         return total + value
-    if total is not None:
+    if isinstance(total, Compensated):
         return total.add(value)
+    assert not isinstance(total, list | Pieces)
     if value.device.type in WITHOUT_FLOAT64:
-        return Compensated.split(value, value.device)
-    return value.double()
+        return Compensated.split(value + (total or 0), value.device)
+    return value.double() + total if total else value.double()
 
 
 def _split(row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

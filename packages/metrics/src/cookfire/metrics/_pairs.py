@@ -122,7 +122,7 @@ class SumOverPairs(PairMetric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
         y_pred, y = output
-        self.accumulate(total=self._sum(y_pred, y), count=len(y))
+        self.accumulate(total=self._sum(y_pred, y), count=y.shape[0])
 
     def compute(self) -> float | Tensor:
         """Return the mean over the examples as a float.

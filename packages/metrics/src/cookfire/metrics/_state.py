@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -314,7 +314,7 @@ class Values:
 
     values: dict[str, Value]
     updates: int = 0
-    derived: dict[Hashable, Any] = field(default_factory=dict)
+    derived: dict[str, Any] = field(default_factory=dict)
     """What formulas worked out of the values, for the others that share them."""
 
 
