@@ -374,3 +374,34 @@ def test_a_subclass_with_its_own_update_shares_no_state():
     Scaled().attach(engine, "two")
     engine.run([(torch.zeros(2), torch.ones(2))])
     assert engine.state.metrics == {"one": 1.0, "two": 4.0}
+
+
+def test_moments_are_exact_where_there_is_no_float64(monkeypatch):
+    monkeypatch.setattr("cookfire.metrics._moments.WITHOUT_FLOAT64", ("cpu",))
+    generator = torch.Generator().manual_seed(0)
+    y = 1e4 + torch.randn(20_000, generator=generator)
+    y_pred = y + 0.3 * torch.randn(20_000, generator=generator)
+    metrics = regression.R2Score(), ours.MeanAbsoluteError()
+    for batch in zip(y_pred.split(8), y.split(8), strict=True):
+        for metric in metrics:
+            metric.update(batch)
+    exact = y_pred.double().numpy(), y.double().numpy()
+    assert metrics[0].compute() == pytest.approx(sklearn.metrics.r2_score(*exact[::-1]), rel=1e-7)
+    expected = sklearn.metrics.mean_absolute_error(*exact)
+    assert metrics[1].compute() == pytest.approx(expected, rel=1e-7)
+    saved = metrics[0].state_dict()["ranks"][0][0]["states"]
+    assert saved["squared"].dtype == torch.float64
+
+
+def test_a_loaded_state_goes_on():
+    generator = torch.Generator().manual_seed(0)
+    data = [tuple(torch.rand(2, 5, generator=generator)) for _ in range(4)]
+    for name in (*COLUMN, *WHOLE):
+        make = COLUMN.get(name) or WHOLE[name]
+        metric, other = make(), make()
+        for batch in data[:2]:
+            metric.update(batch)
+        other.load_state_dict(metric.state_dict())
+        for batch in data[2:]:
+            other.update(batch)
+        assert other.compute() == pytest.approx(value_of(make(), data), rel=1e-6, abs=1e-9), name

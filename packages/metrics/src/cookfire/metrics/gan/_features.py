@@ -40,7 +40,7 @@ class FeatureMetric(Metric):
         if num_features is None:
             num_features = 2048 if self._inception_features else 1000
             feature_extractor = InceptionModel(self._inception_features, device or "cpu")
-        extractor = feature_extractor or nn.Identity()
+        extractor = nn.Identity() if feature_extractor is None else feature_extractor
         self._num_features = num_features
         self._feature_extractor = extractor if device is None else extractor.to(device)
         self._feature_extractor.eval()
