@@ -166,21 +166,20 @@ class JSDivergence(_Divergence):
     """
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        middle = torch.logaddexp(y_pred, y) - math.log(2)
-        total = sum(_sum_divergences(x.exp(), x, middle) for x in (y_pred, y))
-        assert isinstance(total, Tensor)
-        return total / 2
+        q, p = y_pred.exp(), y.exp()
+        middle = (p + q).log_().sub_(math.log(2))
+        return (_sum_divergences(q, y_pred, middle) + _sum_divergences(p, y, middle)) / 2
 
 
 def _sum_entropies(probabilities: Tensor, logarithms: Tensor) -> Tensor:
     # 0 log 0 is 0, not 0 times minus infinity.
     least = torch.finfo(logarithms.dtype).min
-    return -(probabilities * logarithms.clamp(min=least)).sum()
+    return -logarithms.clamp(min=least).mul_(probabilities).sum()
 
 
 def _sum_divergences(probabilities: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    terms = probabilities * (p - q)
-    return torch.where(probabilities == 0, 0, terms).sum()
+    terms = (p - q).mul_(probabilities)
+    return terms.masked_fill_(probabilities == 0, 0).sum()
 
 
 def _positions(logarithms: Tensor) -> int:

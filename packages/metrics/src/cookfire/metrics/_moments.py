@@ -96,10 +96,8 @@ class Moments(Pieces):
             values = values.double()
         centred = values - self.shifts
         sums = centred.sum(-1)
-        if values.ndim == 1:
-            products = sum_of_squares(centred, own=True)
-        else:
-            products = (centred.unsqueeze(0) * centred.unsqueeze(1)).sum(-1)
+        one = values.ndim == 1
+        products = sum_of_squares(centred, own=True) if one else _sum_products(centred)
         return Moments(
             self.number + values.shape[-1],
             self.shifts,
@@ -150,6 +148,18 @@ def add_sum(total: Value, value: Tensor, device: torch.device | None) -> Value:
     if value.device.type in WITHOUT_FLOAT64:
         return Compensated.split(value + (total or 0), value.device)
     return value.double() + total if total else value.double()
+
+
+def _sum_products(centred: Tensor) -> Tensor:
+    """Return the sums of products of all pairs of rows, ``(k, n) -> (k, k)``.
+
+    Not by a matrix product, which a GPU may calculate in TF32.
+    """
+    rows = centred.unbind()
+    lower = [[(row * other).sum() for other in rows[: i + 1]] for i, row in enumerate(rows)]
+    every = range(len(rows))
+    sums = [lower[max(i, j)][min(i, j)] for i in every for j in every]
+    return torch.stack(sums).reshape(len(rows), len(rows))
 
 
 def _split(row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

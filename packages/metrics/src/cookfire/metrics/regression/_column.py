@@ -22,5 +22,8 @@ class SumOverColumn(ColumnMetric, SumOverPairs):
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """Return ``part / whole``, 0 where both are 0."""
-    return part / torch.where((part == 0) & (whole == 0), 1, whole)
+    """Return ``part / whole``, 0 where both are 0 and huge where only ``whole`` is.
+
+    ``whole`` is a tensor of the caller's own.
+    """
+    return part / whole.add_(torch.finfo(whole.dtype).tiny)  # which changes nothing but a 0

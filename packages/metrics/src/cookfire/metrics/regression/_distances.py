@@ -33,7 +33,7 @@ class ManhattanDistance(SumOverColumn):
         return self.total
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return self._differences(y_pred, y).abs().sum()
+        return self._absolute(y_pred, y).sum()
 
 
 class CanberraMetric(ManhattanDistance):
@@ -50,9 +50,9 @@ class CanberraMetric(ManhattanDistance):
     """
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        errors = self._differences(y_pred, y).abs()
+        errors = self._absolute(y_pred, y)
         y_pred, y = self._pair(y_pred, y)
-        return ratio(errors, y_pred.abs() + y.abs()).sum()
+        return ratio(errors, y_pred.abs().add_(y.abs())).sum()
 
 
 class WaveHedgesDistance(ManhattanDistance):
@@ -71,6 +71,6 @@ class WaveHedgesDistance(ManhattanDistance):
     """
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        errors = self._differences(y_pred, y).abs()
+        errors = self._absolute(y_pred, y)
         y_pred, y = self._pair(y_pred, y)
         return ratio(errors, torch.maximum(y_pred, y)).sum()

@@ -46,15 +46,15 @@ class FractionalAbsoluteError(SumOverColumn):
     """
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        errors = self._differences(y_pred, y).abs()
+        errors = self._absolute(y_pred, y)
         y_pred, y = self._pair(y_pred, y)
-        return 2 * ratio(errors, y_pred.abs() + y.abs()).sum()
+        return 2 * ratio(errors, y_pred.abs().add_(y.abs())).sum()
 
 
 class FractionalBias(SumOverColumn):
     """The fractional bias, ``sum 2 (A - P) / (A + P) / n``, a float.
 
-    An example where both are 0 counts 0; where they cancel, the value is infinite.
+    An example where both are 0 counts 0; where they cancel, the value is huge.
 
     Shapes, dtypes and errors: :mod:`cookfire.metrics.regression`. Arguments are those of
     :class:`~cookfire.metrics.Metric`.
@@ -97,7 +97,7 @@ class GeometricMeanAbsoluteError(SumOverColumn):
         return torch.exp(self.total / self.count)
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return self._differences(y_pred, y).abs().log().sum()
+        return self._absolute(y_pred, y).log().sum()
 
 
 class RelativeToTargets(SumOverColumn):
@@ -181,9 +181,9 @@ class MaximumAbsoluteError(ColumnMetric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Take in a batch."""
         y_pred, y = output
-        differences = self._differences(y_pred, y)
+        errors = self._absolute(y_pred, y)
         if len(y) > 0:
-            self.accumulate(largest=differences.abs().max(), count=len(y))
+            self.accumulate(largest=errors.max(), count=len(y))
 
     def compute(self) -> Any:
         """Return the largest error as a float.

@@ -52,7 +52,7 @@ class MedianAbsoluteError(MedianOfErrors):
     """
 
     def _errors(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return self._differences(y_pred, y).abs()
+        return self._absolute(y_pred, y)
 
 
 class MedianAbsolutePercentageError(MedianOfErrors):
@@ -91,7 +91,7 @@ class MedianRelativeAbsoluteError(ColumnMetric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch's errors and targets."""
         y_pred, y = output
-        errors = self._differences(y_pred, y).abs()
+        errors = self._absolute(y_pred, y)
         self.accumulate(errors=errors, targets=self._pair(y_pred, y)[1])
 
     def compute(self) -> Any:
@@ -137,7 +137,7 @@ class GeometricMeanRelativeAbsoluteError(SumOverColumn):
         return torch.exp((self.total - _deviations(self.targets).log().sum()) / self.count)
 
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        return self._differences(y_pred, y).abs().log().sum()
+        return self._absolute(y_pred, y).log().sum()
 
 
 def _deviations(targets: Tensor) -> Tensor:
