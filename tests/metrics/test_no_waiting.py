@@ -13,21 +13,38 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cookfire.engine import Engine
 from cookfire.metrics import (
+    FID,
+    HSIC,
+    PSNR,
+    SSIM,
     Accuracy,
     Average,
     BatchFiltered,
     ConfusionMatrix,
+    CosineSimilarity,
+    Entropy,
     EpochMetric,
     Fbeta,
     GeometricAverage,
+    InceptionScore,
+    JSDivergence,
+    KLDivergence,
     Loss,
+    MaximumMeanDiscrepancy,
+    MeanAbsoluteError,
+    MeanPairwiseDistance,
+    MeanSquaredError,
     MetricGroup,
+    MutualInformation,
     Precision,
     Recall,
     RunningAverage,
     TopKCategoricalAccuracy,
+    clustering,
     mIoU,
+    regression,
 )
+from cookfire.metrics._state import Pieces
 
 WAITING = {
     "aten::_local_scalar_dense",
@@ -71,6 +88,12 @@ def binary(*shape, dtype=torch.int64):
     return torch.randint(0, 2, shape).to(dtype), torch.randint(0, 2, shape).to(dtype)
 
 
+def pair(*shape):
+    return torch.rand(shape), torch.rand(shape) + 1
+
+
+clusters = torch.rand(8, 2), torch.arange(8) % 3
+
 CASES = {
     "accuracy": (Accuracy, multiclass(3)),
     "accuracy of images": (Accuracy, multiclass(3, 70, 70)),
@@ -96,6 +119,22 @@ CASES = {
     "running average of a loss": (lambda: RunningAverage(Loss(cross_entropy)), multiclass(3)),
     "history": (lambda: EpochMetric(torch.dist, check_compute_fn=False), (torch.rand(3),) * 2),
     "group": (lambda: MetricGroup({"a": Accuracy(), "p": Precision()}), multiclass(3)),
+    **{name: (getattr(regression, name), pair(8)) for name in regression.__all__},
+    **{name: (getattr(clustering, name), clusters) for name in clustering.__all__},
+    "absolute error": (MeanAbsoluteError, pair(8, 3)),
+    "squared error": (MeanSquaredError, pair(8, 3)),
+    "pairwise distance": (MeanPairwiseDistance, pair(8, 3)),
+    "cosine": (CosineSimilarity, pair(8, 3)),
+    "psnr": (lambda: PSNR(1.0), pair(2, 3, 12, 12)),
+    "ssim": (lambda: SSIM(1.0), pair(2, 3, 12, 12)),
+    "entropy": (Entropy, pair(8, 3)),
+    "mutual information": (MutualInformation, pair(8, 3)),
+    "kl": (KLDivergence, pair(8, 3)),
+    "js": (JSDivergence, pair(8, 3)),
+    "discrepancy": (MaximumMeanDiscrepancy, pair(8, 3)),
+    "independence": (HSIC, pair(8, 3)),
+    "frechet": (lambda: FID(num_features=3), pair(8, 3)),
+    "inception score": (lambda: InceptionScore(num_features=3), torch.rand(8, 3).softmax(1)),
 }
 
 
@@ -134,6 +173,7 @@ def test_state_lives_where_the_data_do(case):
         attached.iteration_completed(engine)
     held = [value for part in metric._family() for value in part._store.local.values.values()]
     held = list(itertools.chain(*(value if isinstance(value, list) else [value] for value in held)))
+    held = [value.to_tensor() if isinstance(value, Pieces) else value for value in held]
     tensors = [value for value in held if isinstance(value, torch.Tensor)]
     assert tensors
     assert {tensor.device.type for tensor in tensors} == {"meta"}

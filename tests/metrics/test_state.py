@@ -12,7 +12,9 @@ from cookfire.metrics import (
     EpochMetric,
     Fbeta,
     Loss,
+    Metric,
     MetricGroup,
+    MetricState,
     Precision,
     Recall,
     RunningAverage,
@@ -165,3 +167,49 @@ def test_a_state_of_other_attached_metrics_is_refused():
         ValueError, match=r"of the metrics \['running loss', .*\], but attached are"
     ):
         attached(second)[0].load_state_dict(attached(first)[0].state_dict())
+
+
+def test_a_function_reduces_updates_and_has_a_shape():
+    def longest(rows):
+        return rows[rows.norm(dim=1).argmax()]
+
+    class Longest(Metric):
+        vector = MetricState(torch.float64, reduction=longest, shape=(2,))
+
+        def update(self, output):
+            self.accumulate(vector=output)
+
+        def compute(self):
+            return self.vector
+
+    metric = Longest()
+    for vector in ([1.0, 0.0], [0.0, -3.0], [2.0, 0.0]):
+        metric.update(torch.tensor(vector))
+    assert metric.compute().tolist() == [0.0, -3.0]
+    other = Longest()
+    other.load_state_dict(metric.state_dict())
+    other.update(torch.tensor([0.0, 4.0]))
+    assert other.compute().tolist() == [0.0, 4.0]
+    with pytest.raises(ValueError, match="a state that a function reduces needs a shape, got None"):
+        MetricState(torch.float64, reduction=longest, shape=None)
+
+
+def test_states_of_several_bases_are_all_there():
+    class First(Metric):
+        first = MetricState(torch.int64)
+
+    class Second(Metric):
+        second = MetricState(torch.int64)
+
+    class Both(First, Second):
+        third = MetricState(torch.int64)
+
+        def update(self, output):
+            self.accumulate(first=1, second=2, third=3)
+
+        def compute(self):
+            return self.first, self.second, self.third
+
+    metric = Both()
+    metric.update(None)
+    assert metric.compute() == (1, 2, 3)

@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 import cookfire.distributed as idist
 from cookfire.engine import Engine, Events
-from cookfire.handlers._gpu_stats import attach_gpu_stats
 from cookfire.handlers._score import get_default_score_fn
 from cookfire.handlers.checkpoint import BaseSaveHandler, Checkpoint, DiskSaver
 from cookfire.handlers.early_stopping import EarlyStopping
@@ -26,7 +25,7 @@ from cookfire.handlers.param_scheduler import LRScheduler
 from cookfire.handlers.terminate_on_nan import TerminateOnNan
 from cookfire.handlers.tqdm_logger import ProgressBar
 from cookfire.handlers.utils import global_step_from_engine
-from cookfire.metrics import RunningAverage, RunningBatchWise
+from cookfire.metrics import GpuInfo, RunningAverage, RunningBatchWise
 
 __all__ = [
     "add_early_stopping_by_val_score",
@@ -72,7 +71,8 @@ def setup_common_training_handlers(
         output_path: the folder to save to; or give ``save_handler``.
         lr_scheduler: a scheduler of torch, moved on after each iteration, or a handler such as
             :class:`LRScheduler`, called before each.
-        with_gpu_stats: put the GPU's memory and utilisation into the metrics.
+        with_gpu_stats: put the GPUs' memory and utilisation into the metrics, as
+            :class:`~cookfire.metrics.GpuInfo` does.
         output_names: names of the step's outputs (keys of a dict, or in the order of a list; one
             for a single value), whose running averages go into the metrics.
         with_pbars: show progress bars, of the epochs and ...
@@ -109,7 +109,7 @@ def setup_common_training_handlers(
         event = Events.ITERATION_COMPLETED(every=save_every_iters)
         trainer.add_event_handler(event, checkpoint)
     if with_gpu_stats:
-        attach_gpu_stats(trainer, Events.ITERATION_COMPLETED(every=log_every_iters))
+        GpuInfo().attach(trainer, event_name=Events.ITERATION_COMPLETED(every=log_every_iters))
     if isinstance(output_names, str):
         raise TypeError(f"output_names must be a list of names, got the string {output_names!r}")
     for index, name in enumerate(output_names or ()):

@@ -13,16 +13,31 @@ into ``evaluator.state.metrics["accuracy"]`` after each epoch. Metrics compose:
 ``error = 100 * (1 - accuracy)``. How to write one is told by :class:`Metric`.
 """
 
+from cookfire.metrics import clustering as clustering
+from cookfire.metrics import gan as gan
+from cookfire.metrics import regression as regression
 from cookfire.metrics._accumulation import Average, GeometricAverage, VariableAccumulation
 from cookfire.metrics._accuracy import Accuracy, TopKCategoricalAccuracy
 from cookfire.metrics._epoch_metric import EpochMetric, EpochMetricWarning
+from cookfire.metrics._errors import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from cookfire.metrics._external import ExternalMetric
 from cookfire.metrics._fbeta import Fbeta
+from cookfire.metrics._frequency import Frequency
+from cookfire.metrics._gpu_info import GpuInfo
+from cookfire.metrics._images import PSNR, SSIM
+from cookfire.metrics._information import (
+    Entropy,
+    JSDivergence,
+    KLDivergence,
+    MutualInformation,
+)
+from cookfire.metrics._kernels import HSIC, MaximumMeanDiscrepancy
 from cookfire.metrics._loss import Loss
 from cookfire.metrics._metric_group import MetricGroup
 from cookfire.metrics._metrics_lambda import MetricsLambda
 from cookfire.metrics._precision_recall import Precision, Recall
 from cookfire.metrics._running_average import RunningAverage
+from cookfire.metrics._vectors import CosineSimilarity, MeanPairwiseDistance
 from cookfire.metrics.confusion_matrix import (
     ConfusionMatrix,
     DiceCoefficient,
@@ -33,6 +48,7 @@ from cookfire.metrics.confusion_matrix import (
     cmRecall,
     mIoU,
 )
+from cookfire.metrics.gan import FID, InceptionScore
 from cookfire.metrics.metric import (
     BatchFiltered,
     BatchWise,
@@ -60,7 +76,11 @@ from cookfire.metrics.vision import (
 )
 
 __all__ = [
+    "FID",
+    "HSIC",
     "NDCG",
+    "PSNR",
+    "SSIM",
     "Accuracy",
     "Average",
     "BatchFiltered",
@@ -69,26 +89,39 @@ __all__ = [
     "CharacterErrorRate",
     "CommonObjectDetectionMetrics",
     "ConfusionMatrix",
+    "CosineSimilarity",
     "DiceCoefficient",
+    "Entropy",
     "EpochMetric",
     "EpochMetricWarning",
     "EpochWise",
     "ExternalMetric",
     "Fbeta",
+    "Frequency",
     "GeometricAverage",
+    "GpuInfo",
     "HitRate",
+    "InceptionScore",
     "IoU",
+    "JSDivergence",
     "JaccardIndex",
+    "KLDivergence",
     "Loss",
+    "MaximumMeanDiscrepancy",
+    "MeanAbsoluteError",
+    "MeanPairwiseDistance",
+    "MeanSquaredError",
     "Metric",
     "MetricGroup",
     "MetricState",
     "MetricUsage",
     "MetricsLambda",
+    "MutualInformation",
     "ObjectDetectionAvgPrecisionRecall",
     "Perplexity",
     "Precision",
     "Recall",
+    "RootMeanSquaredError",
     "Rouge",
     "RougeL",
     "RougeN",

@@ -195,6 +195,15 @@ class AttachedMetrics:
         leaf._scratch = None
         leaf._store = leaf._store.copy()  # others may share this one
 
+    @staticmethod
+    def _shares(leaf: Metric, first: Metric) -> bool:
+        """Tell whether a metric can share another one's state: it must have all that is needed."""
+        if leaf is first:
+            leaf._store.needs |= leaf._needs
+            return False
+        store = first._store
+        return store.local.updates == 0 or leaf._needs <= store.needs
+
     def _arrange(self) -> None:
         """Work out what to do at each event."""
         before = self._leaves
@@ -209,8 +218,9 @@ class AttachedMetrics:
         first: dict[Hashable, Metric] = {}
         for leaf in self._leaves:
             key = leaf._sharing_key()
-            if key is not None and first.setdefault(key, leaf) is not leaf:
+            if key is not None and self._shares(leaf, first.setdefault(key, leaf)):
                 leaf._store = first[key]._store
+                leaf._store.needs |= leaf._needs
             elif type(leaf).iteration_completed is Metric.iteration_completed:
                 self._updates.append(leaf._take)
             else:

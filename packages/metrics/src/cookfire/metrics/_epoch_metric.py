@@ -90,6 +90,7 @@ class EpochMetric(Metric):
         Raises:
             NotComputableError: there was no example.
         """
+        self._require("predictions")
         return self.compute_fn(self.predictions, self.targets)
 
 

@@ -1,6 +1,7 @@
 """How each kind of state travels between ranks.
 
-- :class:`Small`: of declared shape, a few elements: within the message that all ranks exchange.
+- :class:`Small`: of declared shape, a few elements: within the message that all ranks exchange;
+  also whatever a function reduces.
 - :class:`Large`: of declared shape: in an ``all_reduce``.
 - :class:`Told`: its shape is in the message, since a rank without data can't know it; then in an
   ``all_reduce``.
@@ -69,7 +70,7 @@ class Large:
 
     @property
     def bucket(self) -> Bucket:
-        return _OPERATIONS[self.state.reduction], self.dtype
+        return _operation(self.state), self.dtype
 
     def write(self) -> Tensor:
         """Return this rank's integers of the message."""
@@ -93,8 +94,10 @@ class Small(Large):
 
     @property
     def bucket(self) -> Bucket:
-        # An all_reduce does not know how many ranks have a value: no bucket carries a mean.
-        return ("MEAN", self.dtype) if self.state.reduction == "mean" else super().bucket
+        # An all_reduce does not know how many ranks have a value, nor other operations than its
+        # own: no bucket carries a mean, or what a function reduces.
+        alone = self.state.reduction == "mean" or callable(self.state.reduction)
+        return ("NONE", self.dtype) if alone else super().bucket
 
     def write(self) -> Tensor:
         flat = self.value.reshape(-1)
@@ -106,14 +109,19 @@ class Small(Large):
         if self.dtype.is_floating_point:
             bits = bits.view(torch.float64)
         stacked = bits.to(self.dtype).reshape(-1, *self.value.shape)
-        match self.state.reduction:
+        reduction = self.state.reduction
+        if callable(reduction):
+            known = stacked[columns[:, 0].bool()]
+            self.result = reduction(known) if len(known) else None
+            return
+        match reduction:
             case "min":
                 self.result = stacked.amin(0)
             case "max":
                 self.result = stacked.amax(0)
             case "mean":
-                known = columns[:, 0].sum()
-                self.result = stacked.sum(0) / known if known else None
+                ranks = columns[:, 0].sum()
+                self.result = stacked.sum(0) / ranks if ranks else None
             case _:
                 self.result = stacked.sum(0)
 
@@ -193,11 +201,16 @@ def make_part(metric: Metric, state: MetricState) -> Large | History:
     if state.reduction == "cat":
         return History(owner, tensor, known=known)
     shape = state.shape_in(metric)
-    if shape is not None and torch.Size(shape).numel() <= SMALL:
+    if callable(state.reduction) or (shape is not None and torch.Size(shape).numel() <= SMALL):
         return Small(owner, state, tensor, known=known)
     if shape is None or state.reduction == "mean":
         return Told(owner, state, tensor, known=known)
     return Large(owner, state, tensor)
+
+
+def _operation(state: MetricState) -> str:
+    assert isinstance(state.reduction, str)
+    return _OPERATIONS[state.reduction]
 
 
 def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cookfire.engine import Engine, Events, RemovableEventHandle
-from cookfire.metrics._state import Compensated, MetricState
+from cookfire.metrics._state import MetricState, Pieces
 from cookfire.metrics._usage import (
     RUNNING_BATCH_WISE,
     MetricUsage,
@@ -115,7 +115,7 @@ class RunningAverage(Metric):
         local = self._store.local
         value = output if self.src is None else self._take_source(self.src)
         old = local.values["value"]
-        assert not isinstance(old, list | Compensated)
+        assert not isinstance(old, list | Pieces)
         if isinstance(value, Tensor) and self._device is None and is_at_hand(value):
             value = value.item()  # a number is cheaper to average than a tensor
         if isinstance(value, Tensor):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import cookfire.distributed as idist
-from cookfire.metrics._state import Compensated, MetricState, Value, Values
+from cookfire.metrics._state import MetricState, Pieces, Value, Values
 
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
@@ -115,8 +115,8 @@ def _share(state: MetricState, saved: Sequence[Value], metric: Metric) -> Value:
 def _saved(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()
-    if isinstance(value, Compensated):
-        return value.to_float64()
+    if isinstance(value, Pieces):
+        return value.to_tensor()
     if isinstance(value, list | tuple):
         return [_saved(item) for item in value]
     if isinstance(value, Mapping):

@@ -13,14 +13,26 @@ from torch import Tensor
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
 
-Reduction = Literal["sum", "min", "max", "mean", "cat"]
+Merge = Callable[[Tensor], Tensor]
+"""Values stacked along a first dimension, to the one that they make together."""
+Reduction = Literal["sum", "min", "max", "mean", "cat"] | Merge
 Shape = tuple[int, ...]
 
 WITHOUT_FLOAT64 = ("mps", "xla")
 """Types of devices that have no float64, or a very slow one."""
 
 
-class Compensated:
+class Pieces:
+    """A value kept in pieces, because they are more exact, or cost less to add to."""
+
+    __slots__ = ()
+
+    def to_tensor(self) -> Tensor:
+        """Return the value, in float64."""
+        raise NotImplementedError
+
+
+class Compensated(Pieces):
     """A float32 sum with its rounding error beside it: as exact as float64 where there is none.
 
     The error of each addition is found by Knuth's TwoSum (The Art of Computer Programming, 4.2.2).
@@ -45,11 +57,11 @@ class Compensated:
         lost = (self.total - (total - virtual)) + (value - virtual)
         return Compensated(total, self.error + lost)
 
-    def to_float64(self) -> Tensor:
+    def to_tensor(self) -> Tensor:
         return self.total.cpu().double() + self.error.cpu().double()
 
 
-Value = Tensor | int | float | list[Tensor] | Compensated | None
+Value = Tensor | int | float | list[Tensor] | Pieces | None
 """A state's value. None: nothing yet. Numbers stay numbers, so that a count costs no kernel."""
 
 
@@ -63,12 +75,13 @@ class MetricState:
         reduction: how values combine, over updates and over ranks: ``"sum"``, ``"min"``, ``"max"``;
             ``"cat"`` keeps the rows of every update (any number of them, and none on a rank
             without data); ``"mean"`` is assigned, not accumulated, and averages over the ranks
-            that have a value.
+            that have a value. For what none of them does, a function that turns values stacked
+            along a first dimension into one, whatever their order; best of few elements.
         shape: its shape; a name stands for the metric's attribute of that name. None: whatever
             shape comes first; the ranks tell each other, so that one without data needs not know.
 
     Raises:
-        ValueError: an unknown reduction.
+        ValueError: an unknown reduction, or a function without a shape.
         TypeError: no dtype, and not a history.
 
     Example:
@@ -102,16 +115,19 @@ class MetricState:
             "mean": self._refuse,
             "cat": self._append,
         }
-        if reduction not in merges:
+        if not callable(reduction) and reduction not in merges:
             raise ValueError(
-                f"unknown reduction {reduction!r}; expected one of {', '.join(merges)}"
+                f"unknown reduction {reduction!r}; expected a function, or one of "
+                f"{', '.join(merges)}"
             )
+        if callable(reduction) and shape is None:
+            raise ValueError("a state that a function reduces needs a shape, got None")
         if dtype is None and reduction != "cat":
             raise TypeError(f"a state with reduction {reduction!r} needs a dtype")
         self.dtype = dtype
         self.reduction = reduction
         self.shape = None if shape is None else tuple(shape)
-        self.merge = merges[reduction]
+        self.merge = self._merge if callable(reduction) else merges[reduction]
         """``merge(old, new, metric)``: the value after ``new`` came."""
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -150,8 +166,8 @@ class MetricState:
             return value
         if isinstance(value, list):
             return torch.cat(value) if len(value) > 1 else value[0]
-        if isinstance(value, Compensated):
-            return value.to_float64()
+        if isinstance(value, Pieces):
+            return value.to_tensor()
         if value is None:
             if self.reduction == "cat":
                 return torch.empty(0, dtype=self.dtype)
@@ -195,7 +211,8 @@ class MetricState:
             if self.reduction == "sum":
                 return Compensated.split(value, device)
             return value.to(device, torch.float32)
-        return value.to(device, self.dtype)
+        value = value.to(device)
+        return value if self.dtype is None else value.to(self.dtype)
 
     @property
     def _is_float(self) -> bool:
@@ -219,8 +236,8 @@ class MetricState:
             return added
         if isinstance(old, Compensated) or isinstance(added, Compensated):
             return self._add_compensated(old, added)
-        assert not isinstance(old, list)
-        assert not isinstance(added, list)
+        assert not isinstance(old, list | Pieces)
+        assert not isinstance(added, list | Pieces)
         assert added is not None
         if isinstance(old, Tensor) and isinstance(added, Tensor):
             self._check_shapes(old, added, metric)
@@ -250,6 +267,14 @@ class MetricState:
         self._check_shapes(left, right, metric)
         choose = torch.minimum if self.reduction == "min" else torch.maximum
         return choose(left.to(right.device), right)
+
+    def _merge(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
+        value = self._adopt(new, metric)
+        if old is None:
+            return value
+        assert callable(self.reduction)
+        left, right = self.to_tensor(old, metric), self.to_tensor(value, metric)
+        return self.reduction(torch.stack([left.to(right.device), right]))
 
     def _append(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
         value = self._adopt(torch.as_tensor(new), metric)
@@ -303,6 +328,8 @@ class Store:
     """The same over all ranks; there only while a value is computed, and never put into local."""
     alone: bool = False
     """While a value is computed: of this process only, without a collective."""
+    needs: frozenset[str] = frozenset()
+    """What the metrics that share it read, where not all of them read everything."""
     restored: bool = False
     """Whether the values come from a checkpoint: the event that begins a resumed run keeps them."""
 

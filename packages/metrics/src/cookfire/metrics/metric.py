@@ -108,11 +108,17 @@ class Metric(Composable, Serializable, ABC):
 
     required_output_keys: tuple[str, ...] | None = ("y_pred", "y")
     _states: ClassVar[dict[str, MetricState]] = {}
+    _needs: ClassVar[frozenset[str]] = frozenset()
+    """What it reads of a state that it shares with metrics that read other things."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = {name: value for name, value in vars(cls).items() if isinstance(value, MetricState)}
-        cls._states = cls._states | own
+        cls._states = {
+            name: value
+            for base in reversed(cls.__mro__)  # there may be several with states
+            for name, value in vars(base).items()
+            if isinstance(value, MetricState)
+        }
         compute = vars(cls).get("compute")
         if compute is not None and not getattr(compute, "__isabstractmethod__", False):
             cls.compute = _combining(compute)  # type: ignore[method-assign] # the same signature
@@ -385,11 +391,13 @@ class Metric(Composable, Serializable, ABC):
             )
 
     def _require(self, name: str) -> None:
-        """Raise NotComputableError if this count over all ranks is zero.
+        """Raise NotComputableError if this count over all ranks is zero, or this history empty.
 
         A count of Python numbers, as sizes are, is known without waiting for the device.
         """
         count = (self._store.reduced or self._store.local).values[name]
+        if isinstance(count, list):
+            count = sum(map(len, count))
         if count is None or count == 0:
             raise NotComputableError(
                 f"{type(self).__name__} can't be computed before it saw at least one example"
