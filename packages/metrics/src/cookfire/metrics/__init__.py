@@ -13,15 +13,26 @@ into ``evaluator.state.metrics["accuracy"]`` after each epoch. Metrics compose:
 ``error = 100 * (1 - accuracy)``. How to write one is told by :class:`Metric`.
 """
 
+from cookfire.metrics import fairness
 from cookfire.metrics._accumulation import Average, GeometricAverage, VariableAccumulation
 from cookfire.metrics._accuracy import Accuracy, TopKCategoricalAccuracy
+from cookfire.metrics._agreement import CohenKappa, MatthewsCorrCoef
+from cookfire.metrics._average_precision import (
+    AveragePrecision,
+    MeanAveragePrecision,
+    PrecisionRecallCurve,
+)
+from cookfire.metrics._calibration import CalibrationError
+from cookfire.metrics._classification_report import ClassificationReport
 from cookfire.metrics._epoch_metric import EpochMetric, EpochMetricWarning
 from cookfire.metrics._external import ExternalMetric
 from cookfire.metrics._fbeta import Fbeta
 from cookfire.metrics._loss import Loss
 from cookfire.metrics._metric_group import MetricGroup
 from cookfire.metrics._metrics_lambda import MetricsLambda
+from cookfire.metrics._multilabel_confusion_matrix import MultiLabelConfusionMatrix
 from cookfire.metrics._precision_recall import Precision, Recall
+from cookfire.metrics._roc import ROC_AUC, RocCurve
 from cookfire.metrics._running_average import RunningAverage
 from cookfire.metrics.confusion_matrix import (
     ConfusionMatrix,
@@ -46,10 +57,15 @@ from cookfire.metrics.metric import (
 )
 
 __all__ = [
+    "ROC_AUC",
     "Accuracy",
     "Average",
+    "AveragePrecision",
     "BatchFiltered",
     "BatchWise",
+    "CalibrationError",
+    "ClassificationReport",
+    "CohenKappa",
     "ConfusionMatrix",
     "DiceCoefficient",
     "EpochMetric",
@@ -61,13 +77,18 @@ __all__ = [
     "IoU",
     "JaccardIndex",
     "Loss",
+    "MatthewsCorrCoef",
+    "MeanAveragePrecision",
     "Metric",
     "MetricGroup",
     "MetricState",
     "MetricUsage",
     "MetricsLambda",
+    "MultiLabelConfusionMatrix",
     "Precision",
+    "PrecisionRecallCurve",
     "Recall",
+    "RocCurve",
     "RunningAverage",
     "RunningBatchWise",
     "RunningEpochWise",
@@ -77,5 +98,6 @@ __all__ = [
     "cmAccuracy",
     "cmPrecision",
     "cmRecall",
+    "fairness",
     "mIoU",
 ]

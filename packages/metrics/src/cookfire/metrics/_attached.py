@@ -211,7 +211,10 @@ class AttachedMetrics:
             key = leaf._sharing_key()
             if key is not None and first.setdefault(key, leaf) is not leaf:
                 leaf._store = first[key]._store
-            elif type(leaf).iteration_completed is Metric.iteration_completed:
+                leaf._store.wanted |= leaf._wanted
+                continue
+            leaf._store.wanted = leaf._wanted
+            if type(leaf).iteration_completed is Metric.iteration_completed:
                 self._updates.append(leaf._take)
             else:
                 self._handlers.append(leaf.iteration_completed)

@@ -76,16 +76,16 @@ def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     counts = torch.tensor([metric._store.local.updates for metric in metrics])
     updates = Small("", _UPDATES, counts, known=True)
     parts = {
-        metric: [make_part(metric, state) for state in metric._states.values()]
+        metric: {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
         for metric in metrics
     }
-    _run([updates, *(part for found in parts.values() for part in found)])
+    _run([updates, *(part for found in parts.values() for part in found.values())])
     assert isinstance(updates.result, Tensor)
     results: dict[Store, Values] = {}
     for (metric, found), count in zip(parts.items(), updates.result.tolist(), strict=True):
         home = _home(metric)
-        values = [_at(home, part.result) for part in found]
-        results[metric._store] = Values(dict(zip(metric._states, values, strict=True)), count)
+        values = {name: _at(home, part.result) for name, part in found.items()}
+        results[metric._store] = Values(dict.fromkeys(metric._states) | values, count)
     return results
 
 

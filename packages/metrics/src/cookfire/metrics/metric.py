@@ -6,7 +6,7 @@ import copy
 import functools
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -108,6 +108,8 @@ class Metric(Composable, Serializable, ABC):
 
     required_output_keys: tuple[str, ...] | None = ("y_pred", "y")
     _states: ClassVar[dict[str, MetricState]] = {}
+    _wanted: frozenset[Hashable] = frozenset()
+    """What it needs of a statistic that it shares."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -137,7 +139,7 @@ class Metric(Composable, Serializable, ABC):
         self._device = None if device is None else torch.device(device)
         self._skip_unrolling = skip_unrolling
         self._metrics_result_mode = metrics_result_mode
-        self._store = Store.of(self._states)
+        self._store = Store.of(self._states, self._wanted)
         self._computing = False
         self._attachment: weakref.ref[AttachedMetrics] | None = None
         self._scratch: dict[Hashable, Any] | None = None
@@ -294,7 +296,7 @@ class Metric(Composable, Serializable, ABC):
         clone = copy.copy(self)
         for name, value in vars(clone).items():
             vars(clone)[name] = _replace_metrics(value, replace)
-        clone._store = Store.of(self._states)
+        clone._store = Store.of(self._states, self._wanted)
         return clone
 
     def _attributes(self) -> dict[str, Any]:
@@ -330,6 +332,11 @@ class Metric(Composable, Serializable, ABC):
         None: it is not shared.
         """
         return None
+
+    @property
+    def _states_in_use(self) -> Iterable[str]:
+        """The states that travel between ranks; the same on all of them."""
+        return self._states
 
     def _is_lazy(self, usage: MetricUsage) -> bool:  # noqa: ARG002 - for subclasses
         """Tell whether its value is wanted so often that it is combined at the epoch's end only."""

@@ -1,0 +1,291 @@
+"""The statistic of which most classification metrics are made: one count for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cookfire.metrics._classification import (
+    Classification,
+    Task,
+    count_not_binary,
+    predict_classes,
+)
+from cookfire.metrics._counting import count_labels, count_pairs, count_per_class
+from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
+
+FEW = 32
+"""Classes up to which the confusion matrix is counted, which is the faster way for few."""
+
+
+class ClassCounts(Classification):
+    """The counts of which accuracy, precision, recall, the confusion matrix and more are made.
+
+    A metric says in ``_wanted`` what it needs of:
+
+    - ``"correct"``: how many examples are right altogether;
+    - ``"per class"``: true positives, predictions and targets of each class or label;
+    - ``"matrix"``: the confusion matrix, whatever the number of classes;
+    - ``"ratios"``: sums over samples of precision and of recall, of multilabel input;
+    - ``"labels"``: the confusion matrix also of labels, of which nobody says how many there are;
+    - ``"samples"``: the length of the batches;
+    - ``("scores", n)``, ``("labels", n)``, ``("multilabel", n)``: that there are n classes.
+
+    All metrics of an engine with equal settings share one store, and what is counted is the least
+    that serves all of them. Binary and multilabel predictions must be zeros and ones: that scores
+    were given instead is noticed without waiting for the device, and ``compute`` raises.
+    """
+
+    not_binary = MetricState(torch.int64)
+    """Floating-point predictions that are neither 0 nor 1."""
+    counts = MetricState(torch.int64, shape=("_rows", "_columns"))
+    """Of scores for few classes ``[y, y_pred]``, and a row for targets that are no class; of equal
+    shapes the same with such a column too. For each label, or each of many classes,
+    ``[true positives, predicted, actual]``, the latter with a column for targets that are no class,
+    the former with a row ``kept`` if there is an ``ignore_index``."""
+    correct = MetricState(torch.int64)
+    """Examples that are right, where ``counts`` don't tell."""
+    ratios = MetricState(torch.float64, shape=None)
+    count = MetricState(torch.int64)
+    """Examples."""
+    samples = MetricState(torch.int64)
+    predicted_labels = MetricState(reduction="cat")
+    true_labels = MetricState(reduction="cat")
+    task = MetricState(torch.int64, reduction="max")
+
+    def update(self, output: Sequence[Tensor]) -> None:
+        """Count a batch."""
+        y_pred, y = output
+        self._count(y_pred, y, self._find_kept(y))
+
+    def _count(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> None:
+        """Count a batch's positions that are kept; all if ``kept`` is None."""
+        task, classes = self._find_task(y_pred, y)
+        wanted = self._store.wanted
+        values: dict[str, Any]
+        if task == Task.MULTICLASS:
+            values = self._count_scores(y_pred, y, classes, kept)
+        elif task == Task.BINARY:
+            values = self._count_equal_shapes(y_pred, y, kept)
+        else:
+            values = self._count_multilabel(y_pred, y, kept)
+        if task == Task.MULTILABEL:
+            seen = y.numel() // classes if kept is None else kept.any(1).sum()
+        else:
+            seen = y.numel() if kept is None else kept.sum()
+        if "samples" in wanted:
+            values["samples"] = y.shape[0] if kept is None else kept.flatten(1).any(1).sum()
+        if self._store.local.values["task"] is None:
+            values["task"] = int(task)
+        self.accumulate(count=seen, **values)
+
+    def _count_scores(
+        self, y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None
+    ) -> dict[str, Any]:
+        wanted = self._store.wanted
+        predicted = self._once("classes", y_pred, predict_classes)
+        if "matrix" in wanted or "labels" in wanted:
+            return {"counts": count_pairs(predicted, y, classes, kept)}
+        if "per class" in wanted:
+            count = count_pairs if classes <= FEW else count_per_class
+            return {"counts": count(predicted, y, classes, kept)}
+        right = predicted == y
+        return {"correct": torch.count_nonzero(right if kept is None else right & kept)}
+
+    def _count_equal_shapes(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> dict[str, Any]:
+        wanted, values = self._store.wanted, dict[str, Any]()
+        numbers = _numbers(wanted, "labels")
+        if "labels" in wanted and not numbers:
+            values |= {"predicted_labels": y_pred.flatten(), "true_labels": y.flatten()}
+        elif y_pred.is_floating_point() and not numbers:
+            values["not_binary"] = count_not_binary(y_pred.reshape(y.shape), kept)
+        if "per class" in wanted or numbers:
+            classes = max(numbers, default=2)
+            values["counts"] = count_labels(y_pred, y, classes, kept)
+        elif "correct" in wanted:
+            right = y_pred.reshape(y.shape) == y
+            values["correct"] = torch.count_nonzero(right if kept is None else right & kept)
+        return values
+
+    def _count_multilabel(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> dict[str, Any]:
+        wanted, values = self._store.wanted, dict[str, Any]()
+        if y_pred.is_floating_point():
+            values["not_binary"] = count_not_binary(y_pred, kept)
+        if "correct" in wanted:
+            right = y_pred == y
+            right = right.all(1) if kept is None else (right | ~kept).all(1) & kept.any(1)
+            values["correct"] = torch.count_nonzero(right)
+        if "per class" not in wanted and "ratios" not in wanted:
+            return values
+        predicted, actual = y_pred.bool(), y.bool()
+        if kept is not None:
+            predicted, actual = predicted & kept, actual & kept
+        if "ratios" in wanted:
+            values["ratios"] = _sum_ratios(predicted, actual)
+        if "per class" in wanted:
+            rows = [predicted & actual, predicted, actual, *([] if kept is None else [kept])]
+            values["counts"] = torch.stack(rows).sum([1, *range(3, y.ndim + 1)])
+        return values
+
+    def _check_shapes(self, y_pred: Tensor, y: Tensor, task: Task, classes: int) -> None:
+        wanted = self._store.wanted
+        if "ratios" in wanted and task != Task.MULTILABEL:
+            raise ValueError(
+                f"{type(self).__name__}: average='samples' is for multilabel input, got "
+                f"{task.name.lower()} input; is_multilabel=True, or another average"
+            )
+        are_labels = task == Task.BINARY and ("labels" in wanted or _numbers(wanted, "labels"))
+        if are_labels and y.numel() != y.shape[0]:
+            raise ValueError(
+                f"{type(self).__name__}: expected labels (batch,), or scores (batch, classes, ...) "
+                f"and class indices (batch, ...), got {tuple(y_pred.shape)} and {tuple(y.shape)}: "
+                "reshape them by output_transform"
+            )
+        for number in _numbers(wanted, "scores"):
+            if task != Task.MULTICLASS or classes != number:
+                raise ValueError(
+                    f"ConfusionMatrix(num_classes={number}): expected scores (batch, {number}, "
+                    f"...) and class indices (batch, ...), got {tuple(y_pred.shape)} and "
+                    f"{tuple(y.shape)}: reshape them by output_transform"
+                )
+        for kind in ("labels", "multilabel"):
+            for number in _numbers(wanted, kind):
+                if task != Task.BINARY and classes != number:
+                    raise ValueError(
+                        f"{type(self).__name__}: num_classes is {number}, got {classes} classes of "
+                        f"shapes {tuple(y_pred.shape)} and {tuple(y.shape)}"
+                    )
+
+    # What formulas read
+
+    def _count_right(self) -> Tensor:
+        """Return how many examples are right."""
+        counts = self._values()["counts"]
+        if counts is None or self._kind == Task.MULTILABEL:
+            return self.correct
+        assert isinstance(counts, Tensor)
+        right = counts[0] if self._is_per_class(counts) else counts[:-1].diagonal()
+        return self.correct + right.sum()
+
+    def _per_class(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return true positives, predictions and targets of each class or label, in float64."""
+        derived = self._derived()
+        if "per class" not in derived:
+            counts = self.counts
+            if self._kind == Task.MULTILABEL:
+                found = counts[:3].unbind()
+            elif self._is_per_class(counts):
+                found = counts[:, :-1].unbind()
+            elif self._kind == Task.BINARY:
+                found = counts.diagonal()[:2], counts[:, :2].sum(0), counts[:2].sum(1)
+            else:
+                found = counts.diagonal(), counts.sum(0), counts[:-1].sum(1)
+            derived["per class"] = tuple(values.double() for values in found)
+        hits, predicted, actual = derived["per class"]
+        return hits, predicted, actual
+
+    def _check_input(self) -> None:
+        reduced = self._store.reduced
+        assert reduced is not None
+        if reduced.values["not_binary"] is None:
+            return
+        wrong = int(self.not_binary)
+        if wrong:
+            raise ValueError(
+                f"{type(self).__name__}: {wrong} predictions were neither 0 nor 1: threshold the "
+                "scores, as in output_transform=lambda output: (output[0] > 0.5, output[1])"
+            )
+
+    def _check_classes(self, number: int = 2) -> None:
+        """Raise for targets that are no class; of equal shapes there are ``number`` classes."""
+        derived, key = self._derived(), ("checked", number)
+        if key in derived:
+            return
+        counts, kind, wrong, expected = self._values()["counts"], self._kind, 0, ""
+        if isinstance(counts, Tensor) and kind == Task.BINARY:
+            wrong = int(counts.sum() - counts[:number, :number].sum())
+            expected = "0 and 1" if number == 2 else f"0 to {number - 1}"
+        elif isinstance(counts, Tensor) and kind == Task.MULTICLASS:
+            many = self._is_per_class(counts)
+            wrong = int(counts[2, -1] if many else counts[-1].sum())
+            expected = f"those that y_pred has scores for, 0 to {counts.shape[1] - 1 - many}"
+        if wrong:
+            raise ValueError(
+                f"{type(self).__name__}: {wrong} examples had other classes than {expected}; "
+                "leave them out by ignore_index, or map them by output_transform"
+            )
+        derived[key] = True
+
+    @staticmethod
+    def _is_per_class(counts: Tensor) -> bool:
+        return counts.shape[0] == 3 and counts.shape[1] > FEW
+
+    @property
+    def _kind(self) -> int:
+        return int(self._values()["task"])
+
+    def _values(self) -> dict[str, Any]:
+        return (self._store.reduced or self._store.local).values
+
+    def _derived(self) -> dict[Hashable, Any]:
+        reduced = self._store.reduced
+        assert reduced is not None
+        return reduced.derived
+
+    @property
+    def _masks(self) -> bool:
+        """Whether ``_count`` can be told what to leave out."""
+        return type(self).update is ClassCounts.update and "labels" not in self._store.wanted
+
+    # How it is shared, and what of it travels
+
+    def _sharing_key(self) -> Hashable:
+        if type(self).update is not ClassCounts.update:
+            return None
+        return (
+            ClassCounts,
+            id(self._output_transform),
+            self.required_output_keys,
+            self._is_multilabel,
+            self._ignore_index,
+            self._device,
+            self._skip_unrolling,
+            self._check,
+        )
+
+    @property
+    def _states_in_use(self) -> list[str]:
+        wanted = self._store.wanted
+        used = ["not_binary", "count", "task"]
+        used += [name for name in ("correct", "ratios", "samples") if name in wanted]
+        if wanted - {"correct", "ratios", "samples"}:
+            used.append("counts")
+        if "labels" in wanted and not _numbers(wanted, "labels"):
+            used += ["predicted_labels", "true_labels"]
+        return used
+
+    @property
+    def _rows(self) -> int | None:
+        """How many rows ``counts`` has, where it is known without data."""
+        columns = self._columns
+        return None if columns is None else columns + 1
+
+    @property
+    def _columns(self) -> int | None:
+        return next(iter(_numbers(self._store.wanted, "scores")), None)
+
+
+def _numbers(wanted: frozenset[Hashable], kind: str) -> list[int]:
+    """Return the numbers of classes that are wanted of a kind."""
+    return sorted(entry[1] for entry in wanted if isinstance(entry, tuple) and entry[0] == kind)
+
+
+def _sum_ratios(predicted: Tensor, actual: Tensor) -> Tensor:
+    """Return the sums over samples of precision and of recall."""
+    hits = (predicted & actual).sum(1)
+    precise = torch.float32 if hits.device.type in WITHOUT_FLOAT64 else torch.float64
+    of = predicted.sum(1), actual.sum(1)
+    return torch.stack([(hits.to(precise) / found.clamp(min=1)).sum() for found in of])
