@@ -363,4 +363,4 @@ def test_counts_of_other_devices_are_those_of_the_cpu(data):
             # Elsewhere bincount would wait for the device: another way is taken there.
             patch.setattr("cookfire.metrics._counting.counts_at_once", lambda tensor: False)
         assert torch.equal(value_of(ours.ConfusionMatrix(classes), batches), expected)
-    assert torch.equal(counts[0].counts, counts[1].counts)
+    assert torch.equal(counts[0].matrix, counts[1].matrix)

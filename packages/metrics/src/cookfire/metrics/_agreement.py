@@ -40,20 +40,16 @@ class Agreement(ClassCounts):
             ignore_index=ignore_index,
         )
 
-    def _matrix(self) -> tuple[Tensor, Tensor]:
+    def _square(self) -> tuple[Tensor, Tensor]:
         """Return the confusion matrix in float64, and the class of each of its rows."""
-        counts = self._values()["counts"]
-        if self._kind != Task.BINARY:
-            assert isinstance(counts, Tensor)
-            matrix = counts[:-1]
-        elif self.num_classes is not None:
-            assert isinstance(counts, Tensor)
-            matrix = counts[: self.num_classes, : self.num_classes]
-        else:
-            return self._matrix_of_labels()
-        return matrix.double(), torch.arange(len(matrix), dtype=torch.float64, device=matrix.device)
+        matrix = self._matrix()
+        if matrix is None or (self.num_classes is None and self._kind == Task.BINARY):
+            return self._square_of_labels()
+        number = self.num_classes or matrix.shape[1]
+        classes = torch.arange(number, dtype=torch.float64, device=matrix.device)
+        return matrix[:number, :number].double(), classes
 
-    def _matrix_of_labels(self) -> tuple[Tensor, Tensor]:
+    def _square_of_labels(self) -> tuple[Tensor, Tensor]:
         derived = self._derived()
         if "labels" not in derived:
             predicted, target = self.predicted_labels.double(), self.true_labels.double()
@@ -139,7 +135,7 @@ class CohenKappa(Agreement):
             NotComputableError: there was no example.
         """
         self._require("count")
-        matrix, classes = self._matrix()
+        matrix, classes = self._square()
         distance = (classes.unsqueeze(1) - classes).abs()
         weight = {
             None: (distance > 0).double(),
@@ -203,7 +199,7 @@ class MatthewsCorrCoef(Agreement):
             NotComputableError: there was no example.
         """
         self._require("count")
-        matrix, _ = self._matrix()
+        matrix, _ = self._square()
         number = matrix.sum()
         target, predicted = matrix.sum(1) / number, matrix.sum(0) / number
         covariance = matrix.trace() / number - (target * predicted).sum()

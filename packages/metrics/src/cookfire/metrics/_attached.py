@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from cookfire.metrics._saving import load_metrics, save_metrics
 from cookfire.metrics._state import Store
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics.metric import Metric
+
+_NOTHING = nullcontext()
 
 
 class _Entry(NamedTuple):
@@ -109,7 +112,7 @@ class AttachedMetrics:
         try:
             if self._updates:
                 output = engine.state.output
-                with torch.no_grad():
+                with torch.no_grad() if torch.is_grad_enabled() else _NOTHING:
                     for update in self._updates:
                         update(output)
             for handler in self._handlers:

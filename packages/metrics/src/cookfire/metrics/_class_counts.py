@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from cookfire.metrics._classification import (
 from cookfire.metrics._counting import count_labels, count_pairs, count_per_class
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
 
+_CORRECT = frozenset({"correct"})
 FEW = 32
 """Classes up to which the confusion matrix is counted, which is the faster way for few."""
 
@@ -41,13 +43,14 @@ class ClassCounts(Classification):
 
     not_binary = MetricState(torch.int64)
     """Floating-point predictions that are neither 0 nor 1."""
-    counts = MetricState(torch.int64, shape=("_rows", "_columns"))
-    """Of scores for few classes ``[y, y_pred]``, and a row for targets that are no class; of equal
-    shapes the same with such a column too. For each label, or each of many classes,
-    ``[true positives, predicted, actual]``, the latter with a column for targets that are no class,
-    the former with a row ``kept`` if there is an ``ignore_index``."""
+    matrix = MetricState(torch.int64, shape=("_bins",))
+    """The confusion matrix ``[y, y_pred]``, row by row: of scores with a row more for targets that
+    are no class, of equal shapes with such a column too."""
+    rows = MetricState(torch.int64, shape=None)
+    """``[true positives, predicted, actual]`` for each of many classes, and ``actual`` for what is
+    no class; or for each label, with a row ``kept`` if some are left out."""
     correct = MetricState(torch.int64)
-    """Examples that are right, where ``counts`` don't tell."""
+    """Examples that are right, where neither of them tells."""
     ratios = MetricState(torch.float64, shape=None)
     count = MetricState(torch.int64)
     """Examples."""
@@ -59,41 +62,36 @@ class ClassCounts(Classification):
     def update(self, output: Sequence[Tensor]) -> None:
         """Count a batch."""
         y_pred, y = output
-        self._count(y_pred, y, self._find_kept(y))
+        self._count(y_pred, y, None if self._ignore_index is None else self._find_kept(y))
 
     def _count(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> None:
         """Count a batch's positions that are kept; all if ``kept`` is None."""
         task, classes = self._find_task(y_pred, y)
         wanted = self._store.wanted
         values: dict[str, Any]
-        if task == Task.MULTICLASS:
-            values = self._count_scores(y_pred, y, classes, kept)
-        elif task == Task.BINARY:
+        if task is Task.MULTICLASS:
+            predicted = self._once("classes", y_pred, predict_classes)
+            if wanted == _CORRECT:
+                right = predicted == y
+                right = torch.count_nonzero(right if kept is None else right & kept)
+                values = {"correct": right}
+            elif classes > FEW and not ("matrix" in wanted or "labels" in wanted):
+                values = {"rows": count_per_class(predicted, y, classes, kept)}
+            else:
+                values = {"matrix": count_pairs(predicted, y, classes, kept)}
+        elif task is Task.BINARY:
             values = self._count_equal_shapes(y_pred, y, kept)
         else:
             values = self._count_multilabel(y_pred, y, kept)
-        if task == Task.MULTILABEL:
-            seen = y.numel() // classes if kept is None else kept.any(1).sum()
+        if kept is None:
+            values["count"] = y.numel() if task is not Task.MULTILABEL else y.numel() // classes
         else:
-            seen = y.numel() if kept is None else kept.sum()
+            values["count"] = (kept if task is not Task.MULTILABEL else kept.any(1)).sum()
         if "samples" in wanted:
             values["samples"] = y.shape[0] if kept is None else kept.flatten(1).any(1).sum()
         if self._store.local.values["task"] is None:
             values["task"] = int(task)
-        self.accumulate(count=seen, **values)
-
-    def _count_scores(
-        self, y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None
-    ) -> dict[str, Any]:
-        wanted = self._store.wanted
-        predicted = self._once("classes", y_pred, predict_classes)
-        if "matrix" in wanted or "labels" in wanted:
-            return {"counts": count_pairs(predicted, y, classes, kept)}
-        if "per class" in wanted:
-            count = count_pairs if classes <= FEW else count_per_class
-            return {"counts": count(predicted, y, classes, kept)}
-        right = predicted == y
-        return {"correct": torch.count_nonzero(right if kept is None else right & kept)}
+        self.accumulate(**values)
 
     def _count_equal_shapes(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> dict[str, Any]:
         wanted, values = self._store.wanted, dict[str, Any]()
@@ -104,7 +102,7 @@ class ClassCounts(Classification):
             values["not_binary"] = count_not_binary(y_pred.reshape(y.shape), kept)
         if "per class" in wanted or numbers:
             classes = max(numbers, default=2)
-            values["counts"] = count_labels(y_pred, y, classes, kept)
+            values["matrix"] = count_labels(y_pred, y, classes, kept)
         elif "correct" in wanted:
             right = y_pred.reshape(y.shape) == y
             values["correct"] = torch.count_nonzero(right if kept is None else right & kept)
@@ -127,7 +125,7 @@ class ClassCounts(Classification):
             values["ratios"] = _sum_ratios(predicted, actual)
         if "per class" in wanted:
             rows = [predicted & actual, predicted, actual, *([] if kept is None else [kept])]
-            values["counts"] = torch.stack(rows).sum([1, *range(3, y.ndim + 1)])
+            values["rows"] = torch.stack(rows).sum([1, *range(3, y.ndim + 1)])
         return values
 
     def _check_shapes(self, y_pred: Tensor, y: Tensor, task: Task, classes: int) -> None:
@@ -163,27 +161,32 @@ class ClassCounts(Classification):
 
     def _count_right(self) -> Tensor:
         """Return how many examples are right."""
-        counts = self._values()["counts"]
-        if counts is None or self._kind == Task.MULTILABEL:
-            return self.correct
-        assert isinstance(counts, Tensor)
-        right = counts[0] if self._is_per_class(counts) else counts[:-1].diagonal()
-        return self.correct + right.sum()
+        matrix, rows = self._matrix(), self._values()["rows"]
+        if matrix is not None:
+            return self.correct + matrix[:-1].diagonal().sum()
+        if rows is not None and self._kind != Task.MULTILABEL:
+            return self.correct + self.rows[0, :-1].sum()
+        return self.correct
+
+    def _matrix(self) -> Tensor | None:
+        """Return the confusion matrix as it is counted, None if it is not."""
+        flat = self._values()["matrix"]
+        # n classes have (n + 1) * n elements, or (n + 1)^2.
+        return None if flat is None else self.matrix.view(-1, math.isqrt(flat.numel()))
 
     def _per_class(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return true positives, predictions and targets of each class or label, in float64."""
         derived = self._derived()
         if "per class" not in derived:
-            counts = self.counts
-            if self._kind == Task.MULTILABEL:
-                found = counts[:3].unbind()
-            elif self._is_per_class(counts):
-                found = counts[:, :-1].unbind()
-            elif self._kind == Task.BINARY:
-                found = counts.diagonal()[:2], counts[:, :2].sum(0), counts[:2].sum(1)
+            matrix, found = self._matrix(), self.rows
+            if matrix is None:
+                found = found[:3] if self._kind == Task.MULTILABEL else found[:, :-1]
             else:
-                found = counts.diagonal(), counts.sum(0), counts[:-1].sum(1)
-            derived["per class"] = tuple(values.double() for values in found)
+                number = 2 if self._kind == Task.BINARY else matrix.shape[1]
+                inner = matrix[:number, :number]
+                sums = matrix[:, :number].sum(0), matrix[:number].sum(1)
+                found = torch.stack([inner.diagonal(), *sums])
+            derived["per class"] = found.double().unbind()
         hits, predicted, actual = derived["per class"]
         return hits, predicted, actual
 
@@ -204,24 +207,22 @@ class ClassCounts(Classification):
         derived, key = self._derived(), ("checked", number)
         if key in derived:
             return
-        counts, kind, wrong, expected = self._values()["counts"], self._kind, 0, ""
-        if isinstance(counts, Tensor) and kind == Task.BINARY:
-            wrong = int(counts.sum() - counts[:number, :number].sum())
+        matrix, wrong, expected = self._matrix(), 0, ""
+        if self._kind == Task.BINARY:
+            if matrix is not None:
+                wrong = int(matrix.sum() - matrix[:number, :number].sum())
             expected = "0 and 1" if number == 2 else f"0 to {number - 1}"
-        elif isinstance(counts, Tensor) and kind == Task.MULTICLASS:
-            many = self._is_per_class(counts)
-            wrong = int(counts[2, -1] if many else counts[-1].sum())
-            expected = f"those that y_pred has scores for, 0 to {counts.shape[1] - 1 - many}"
+        elif self._kind == Task.MULTICLASS:
+            beyond = self.rows[2, -1] if matrix is None else matrix[-1].sum()
+            wrong = int(beyond)
+            highest = (self.rows.shape[1] - 1 if matrix is None else matrix.shape[1]) - 1
+            expected = f"those that y_pred has scores for, 0 to {highest}"
         if wrong:
             raise ValueError(
                 f"{type(self).__name__}: {wrong} examples had other classes than {expected}; "
                 "leave them out by ignore_index, or map them by output_transform"
             )
         derived[key] = True
-
-    @staticmethod
-    def _is_per_class(counts: Tensor) -> bool:
-        return counts.shape[0] == 3 and counts.shape[1] > FEW
 
     @property
     def _kind(self) -> int:
@@ -262,20 +263,18 @@ class ClassCounts(Classification):
         used = ["not_binary", "count", "task"]
         used += [name for name in ("correct", "ratios", "samples") if name in wanted]
         if wanted - {"correct", "ratios", "samples"}:
-            used.append("counts")
+            used.append("matrix")
+        if "per class" in wanted:
+            used.append("rows")
         if "labels" in wanted and not _numbers(wanted, "labels"):
             used += ["predicted_labels", "true_labels"]
         return used
 
     @property
-    def _rows(self) -> int | None:
-        """How many rows ``counts`` has, where it is known without data."""
-        columns = self._columns
-        return None if columns is None else columns + 1
-
-    @property
-    def _columns(self) -> int | None:
-        return next(iter(_numbers(self._store.wanted, "scores")), None)
+    def _bins(self) -> int | None:
+        """The elements of ``matrix``, where they are known without data."""
+        number = next(iter(_numbers(self._store.wanted, "scores")), None)
+        return None if number is None else (number + 1) * number
 
 
 def _numbers(wanted: frozenset[Hashable], kind: str) -> list[int]:

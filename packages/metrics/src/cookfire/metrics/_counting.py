@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def count_pairs(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = None) -> Tensor:
-    """Return the confusion matrix ``[y, y_pred]``, with a row more for targets that are no class.
+    """Return the confusion matrix, row by row, with one more for targets that are no class.
 
     Args:
         y_pred: predicted classes, all from 0 to ``classes - 1``.
@@ -19,25 +19,25 @@ def count_pairs(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = N
         classes: how many there are.
         kept: which count.
     """
-    predicted, bins = y_pred.flatten(), (classes + 1) * classes
+    bins = (classes + 1) * classes
     if kept is None and counts_at_once(y):
         # Nearly always no target is negative, and bincount says if one is.
-        target = y.flatten().long().clamp(max=classes)
+        target = y if y.dtype is torch.int64 else y.long()
+        pairs = torch.add(y_pred, target.clamp_max(classes), alpha=classes)
         try:
-            pairs = torch.add(predicted, target, alpha=classes)
-            return torch.bincount(pairs, minlength=bins).reshape(-1, classes)
+            return torch.bincount(pairs if pairs.ndim == 1 else pairs.flatten(), minlength=bins)
         except RuntimeError:
             pass
-    pairs = torch.add(predicted, _last_if_negative(y, classes), alpha=classes)
-    return _count_kept(pairs, bins, kept).reshape(-1, classes)
+    pairs = torch.add(y_pred.flatten(), _last_if_negative(y, classes), alpha=classes)
+    return _count_kept(pairs, bins, kept)
 
 
 def count_labels(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = None) -> Tensor:
-    """Return the confusion matrix of labels, with a row and a column more for what is no class."""
+    """Return the same of labels, with a row and a column more for what is no class."""
     side = classes + 1
     predicted, target = _last_if_negative(y_pred, classes), _last_if_negative(y, classes)
     pairs = torch.add(predicted, target, alpha=side)
-    return _count_kept(pairs, side * side, kept).reshape(side, side)
+    return _count_kept(pairs, side * side, kept)
 
 
 def count_per_class(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = None) -> Tensor:
@@ -66,7 +66,7 @@ def count(indices: Tensor, bins: int) -> Tensor:
 
 def counts_at_once(tensor: Tensor) -> bool:
     """Tell whether bincount need not wait for the largest index, to know its result's length."""
-    return tensor.device.type == "cpu"
+    return tensor.is_cpu
 
 
 def _count_kept(indices: Tensor, bins: int, kept: Tensor | None) -> Tensor:

@@ -64,7 +64,7 @@ class MultiLabelConfusionMatrix(ClassCounts):
             NotComputableError: there was no example.
         """
         self._require("count")
-        hits, predicted, actual, *kept = self.counts.unbind()
+        hits, predicted, actual, *kept = self.rows.unbind()
         whole = kept[0] if kept else self.count.expand_as(hits)
         false_positives, false_negatives = predicted - hits, actual - hits
         rest = whole - predicted - false_negatives

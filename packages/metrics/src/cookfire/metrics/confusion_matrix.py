@@ -87,7 +87,10 @@ class ConfusionMatrix(ClassCounts):
     @property
     def confusion_matrix(self) -> Tensor:
         """The counts, int64; of this process, but within ``compute`` of all."""
-        return self.counts[:-1]
+        matrix = self._matrix()
+        if matrix is None:
+            return torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        return matrix[:-1]
 
     def compute(self) -> Tensor:
         """Return the matrix, int64, or float64 with an average.

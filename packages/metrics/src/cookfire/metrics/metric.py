@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 ResultMode = Literal["flatten", "named", "both"]
+_PLAIN = {bool, int, float, str, type(None), Store, Tensor, frozenset}
+"""What attributes mostly are, which is no metric nor holds one."""
 _RESULT_MODES = ("flatten", "named", "both")
 
 
@@ -288,8 +290,9 @@ class Metric(Composable, Serializable, ABC):
         """Iterate over this metric and those that it holds."""
         yield self
         for value in vars(self).values():
-            for metric in _find_metrics(value):
-                yield from metric._family()
+            if type(value) not in _PLAIN:
+                for metric in _find_metrics(value):
+                    yield from metric._family()
 
     def _clone(self, replace: Callable[[Metric], Metric]) -> Self:
         """Return a copy with a store of its own, still to be reset, and its parts replaced."""
@@ -354,11 +357,16 @@ class Metric(Composable, Serializable, ABC):
 
     def _transform(self, output: Any) -> Any:
         output = self._output_transform(output)
-        return self._select(output) if isinstance(output, Mapping) else output
+        if type(output) is not tuple and isinstance(output, Mapping):
+            return self._select(output)
+        return output
 
     def _take(self, output: Any) -> None:
         """Update with an engine's output."""
         output = self._transform(output)
+        if type(output) is tuple and output and isinstance(output[0], Tensor):
+            self.update(output)  # nearly always
+            return
         if self._skip_unrolling or not is_unrollable(output):
             self.update(output)
             return
@@ -423,7 +431,8 @@ def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
     def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
         if self._computing:  # called by a subclass's formula
             return formula(self, *args, **kwargs)
-        with Combined(self._family()):
+        # What is combined already is so with all of its family.
+        with Combined(self._family() if self._store.reduced is None else ()):
             self._computing = True
             try:
                 self._check_computable()
@@ -436,13 +445,14 @@ def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _find_metrics(value: Any) -> Iterator[Metric]:
-    if isinstance(value, Metric):
-        yield value
-    elif type(value) in (list, tuple):
+    kind = type(value)
+    if kind in (list, tuple):
         for item in value:
             yield from _find_metrics(item)
-    elif type(value) is dict:
+    elif kind is dict:
         yield from _find_metrics(list(value.values()))
+    elif Composable in kind.__mro__ and isinstance(value, Metric):  # the latter takes longer
+        yield value
 
 
 def _replace_metrics(value: Any, replace: Callable[[Metric], Metric]) -> Any:
