@@ -13,19 +13,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cookfire.engine import Engine
 from cookfire.metrics import (
+    ROC_AUC,
     Accuracy,
     Average,
+    AveragePrecision,
     BatchFiltered,
+    CalibrationError,
+    ClassificationReport,
+    CohenKappa,
     ConfusionMatrix,
     EpochMetric,
     Fbeta,
     GeometricAverage,
     Loss,
+    MatthewsCorrCoef,
+    MeanAveragePrecision,
     MetricGroup,
+    MultiLabelConfusionMatrix,
     Precision,
     Recall,
     RunningAverage,
     TopKCategoricalAccuracy,
+    fairness,
     mIoU,
 )
 
@@ -95,6 +104,33 @@ CASES = {
     "running average of accuracy": (lambda: RunningAverage(Accuracy()), multiclass(3)),
     "running average of a loss": (lambda: RunningAverage(Loss(cross_entropy)), multiclass(3)),
     "history": (lambda: EpochMetric(torch.dist, check_compute_fn=False), (torch.rand(3),) * 2),
+    "accuracy with padding": (lambda: Accuracy(ignore_index=0), multiclass(3, 5)),
+    "precision with padding": (lambda: Precision(ignore_index=0), multiclass(3, 5)),
+    "recall of many with padding": (lambda: Recall(ignore_index=0), multiclass(100)),
+    "binary with padding": (lambda: Precision(ignore_index=2), binary(8)),
+    "multilabel with padding": (
+        lambda: Precision(is_multilabel=True, ignore_index=2),
+        binary(8, 4),
+    ),
+    "matrix with padding": (lambda: ConfusionMatrix(3, ignore_index=0), multiclass(3, 5)),
+    "top k with padding": (lambda: TopKCategoricalAccuracy(2, ignore_index=0), multiclass(3)),
+    "kappa": (CohenKappa, multiclass(3)),
+    "kappa of labels": (CohenKappa, binary(8)),
+    "kappa of so many labels": (lambda: CohenKappa(num_classes=3), binary(8)),
+    "matthews": (MatthewsCorrCoef, multiclass(3)),
+    "multilabel matrix": (lambda: MultiLabelConfusionMatrix(4), binary(8, 4)),
+    "report": (lambda: ClassificationReport(output_dict=True), multiclass(3)),
+    "calibration": (
+        lambda: CalibrationError(ignore_index=0),
+        (torch.rand(8, 3).softmax(1), torch.arange(8) % 3),
+    ),
+    "roc auc": (ROC_AUC, (torch.rand(4), torch.tensor([0, 1, 1, 0]))),
+    "average precision": (AveragePrecision, (torch.rand(4), torch.tensor([0, 1, 1, 0]))),
+    "mean average precision": (MeanAveragePrecision, multiclass(3, 5)),
+    "groups": (
+        lambda: fairness.DemographicParityDifference([0, 1]),
+        (*multiclass(3), torch.arange(8) % 2),
+    ),
     "group": (lambda: MetricGroup({"a": Accuracy(), "p": Precision()}), multiclass(3)),
 }
 

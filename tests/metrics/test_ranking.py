@@ -1,5 +1,7 @@
 """Curves and areas: exact, ties included; scikit-learn and torchmetrics are the oracles."""
 
+import warnings
+
 import ignite.metrics as oracle
 import numpy as np
 import pytest
@@ -116,16 +118,15 @@ def test_each_class_is_ranked_against_the_rest(batches):
 @given(of_classes(multilabel=False), of_classes(multilabel=True), st.booleans())
 @few
 def test_mean_average_precision_agrees_with_ignite(multiclass, multilabel, at_recalls):
-    recalls = [0.0, 0.75, 0.3, 1.0] if at_recalls else None
+    recalls = [0.0, 0.75, 0.25, 1.0] if at_recalls else None
     for batches, is_multilabel in ((multiclass, False), (multilabel, True)):
-        deep = [
-            (s.unsqueeze(2).expand(-1, -1, 2), y.unsqueeze(-1).expand(*y.shape, 2))
-            for s, y in batches
-        ]
+        deep = [(s.unsqueeze(2).repeat(1, 1, 2), torch.stack([y, y], -1)) for s, y in batches]
         for mean in (None, "macro", "micro", "weighted"):
             for data in (batches, deep):
                 kwargs = {"class_mean": mean, "is_multilabel": is_multilabel}
-                expected = value_of(oracle.MeanAveragePrecision(recalls, **kwargs), data)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of torch, about how ignite gathers
+                    expected = value_of(oracle.MeanAveragePrecision(recalls, **kwargs), data)
                 value = value_of(ours.MeanAveragePrecision(recalls, **kwargs), data)
                 np.testing.assert_allclose(value, expected, atol=1e-7)
 

@@ -31,7 +31,9 @@ class Agreement(ClassCounts):
         if num_classes is not None and num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
-        self._wanted = frozenset({"labels" if num_classes is None else ("labels", num_classes)})
+        self._wanted = frozenset(
+            {"matrix", "labels" if num_classes is None else ("labels", num_classes)}
+        )
         super().__init__(
             output_transform,
             device=device,
@@ -72,7 +74,8 @@ class Agreement(ClassCounts):
 
     def _check_input(self) -> None:
         super()._check_input()
-        self._check_classes(self.num_classes or 2)
+        if self.num_classes is not None or self._kind != Task.BINARY:
+            self._check_classes(self.num_classes or 2)
 
 
 class CohenKappa(Agreement):
@@ -200,8 +203,8 @@ class MatthewsCorrCoef(Agreement):
         """
         self._require("count")
         matrix, _ = self._square()
-        number = matrix.sum()
-        target, predicted = matrix.sum(1) / number, matrix.sum(0) / number
-        covariance = matrix.trace() / number - (target * predicted).sum()
-        spread = (1 - target.square().sum()) * (1 - predicted.square().sum())
-        return torch.where(spread > 0, covariance / spread.sqrt(), 0.0)
+        number, target, predicted = matrix.sum(), matrix.sum(1), matrix.sum(0)
+        covariance = matrix.trace() * number - (target * predicted).sum()
+        spread = [number.square() - counts.square().sum() for counts in (target, predicted)]
+        varies = spread[0] * spread[1] > 0
+        return torch.where(varies, covariance / spread[0].sqrt() / spread[1].sqrt(), 0.0)

@@ -91,7 +91,7 @@ class CalibrationError(Classification):
             right = predicted == y
         else:
             confidence, right = y_pred.reshape(y.shape), y == 1
-        confidence, right = confidence.flatten(), right.flatten()
+        confidence, right = confidence.flatten().contiguous(), right.flatten()
         if confidence.dtype != torch.float64:
             confidence = confidence.float()
         last = self.num_bins - 1

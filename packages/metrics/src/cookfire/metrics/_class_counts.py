@@ -32,7 +32,7 @@ class ClassCounts(Classification):
     - ``"per class"``: true positives, predictions and targets of each class or label;
     - ``"matrix"``: the confusion matrix, whatever the number of classes;
     - ``"ratios"``: sums over samples of precision and of recall, of multilabel input;
-    - ``"labels"``: the confusion matrix also of labels, of which nobody says how many there are;
+    - ``"labels"``: all labels of equal shapes, as nobody says how many classes they have;
     - ``"samples"``: the length of the batches;
     - ``("scores", n)``, ``("labels", n)``, ``("multilabel", n)``: that there are n classes.
 
@@ -75,7 +75,7 @@ class ClassCounts(Classification):
                 right = predicted == y
                 right = torch.count_nonzero(right if kept is None else right & kept)
                 values = {"correct": right}
-            elif classes > FEW and not ("matrix" in wanted or "labels" in wanted):
+            elif classes > FEW and "matrix" not in wanted:
                 values = {"rows": count_per_class(predicted, y, classes, kept)}
             else:
                 values = {"matrix": count_pairs(predicted, y, classes, kept)}
@@ -88,7 +88,9 @@ class ClassCounts(Classification):
         else:
             values["count"] = (kept if task is not Task.MULTILABEL else kept.any(1)).sum()
         if "samples" in wanted:
-            values["samples"] = y.shape[0] if kept is None else kept.flatten(1).any(1).sum()
+            if kept is not None and kept.ndim > 1:
+                kept = kept.flatten(1).any(1)
+            values["samples"] = y.shape[0] if kept is None else kept.sum()
         if self._store.local.values["task"] is None:
             values["task"] = int(task)
         self.accumulate(**values)
@@ -96,13 +98,12 @@ class ClassCounts(Classification):
     def _count_equal_shapes(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> dict[str, Any]:
         wanted, values = self._store.wanted, dict[str, Any]()
         numbers = _numbers(wanted, "labels")
-        if "labels" in wanted and not numbers:
+        if "labels" in wanted:
             values |= {"predicted_labels": y_pred.flatten(), "true_labels": y.flatten()}
-        elif y_pred.is_floating_point() and not numbers:
+        if y_pred.is_floating_point() and ("per class" in wanted or "correct" in wanted):
             values["not_binary"] = count_not_binary(y_pred.reshape(y.shape), kept)
         if "per class" in wanted or numbers:
-            classes = max(numbers, default=2)
-            values["matrix"] = count_labels(y_pred, y, classes, kept)
+            values["matrix"] = count_labels(y_pred, y, max(numbers, default=2), kept)
         elif "correct" in wanted:
             right = y_pred.reshape(y.shape) == y
             values["correct"] = torch.count_nonzero(right if kept is None else right & kept)
@@ -266,7 +267,7 @@ class ClassCounts(Classification):
             used.append("matrix")
         if "per class" in wanted:
             used.append("rows")
-        if "labels" in wanted and not _numbers(wanted, "labels"):
+        if "labels" in wanted:
             used += ["predicted_labels", "true_labels"]
         return used
 

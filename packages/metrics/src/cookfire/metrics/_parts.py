@@ -173,8 +173,10 @@ class History:
         """Return this rank's rows as bytes."""
         if not self.known:
             return torch.empty(0, dtype=torch.uint8)
-        rows = self.value.detach().resolve_conj().resolve_neg().contiguous()
-        return rows.reshape(-1).view(torch.uint8)
+        rows = self.value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        if rows.stride(0) != 1:  # a single number is contiguous whatever its stride
+            rows = rows.clone(memory_format=torch.contiguous_format)
+        return rows.view(torch.uint8)
 
     def unpack(self, pieces: Sequence[Tensor]) -> None:
         """Take every rank's bytes."""

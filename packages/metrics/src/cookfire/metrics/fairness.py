@@ -136,7 +136,7 @@ class SubgroupMetric(Metric):
                 counted = metric._find_kept(y)
                 metric._count(y_pred, y, kept if counted is None else kept & counted)
                 metric._scratch = None
-            else:
+            elif belongs.any():  # as picking waits already
                 metric.update((y_pred[belongs], y[belongs]))
 
     def compute(self) -> Any:
