@@ -2,8 +2,8 @@
 
 - :class:`Small`: of declared shape, a few elements: within the message that all ranks exchange.
 - :class:`Large`: of declared shape: in an ``all_reduce``.
-- :class:`Told`: its shape is in the message, since a rank without data can't know it; then in an
-  ``all_reduce``.
+- :class:`Told`: its shape is in the message, since a rank without data can't know it; and its
+  elements too if there are few, else they follow in an ``all_reduce``.
 - :class:`History`: rows, any number on any rank: sizes in the message, then the bytes.
 
 A message is a list of 64-bit integers, of the same length on all ranks.
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 SMALL = 64
 """Elements up to which a state travels within the message."""
+
+ROOM = 256
+"""Elements of a state of unknown shape for which every message has room: 2 kB are sent faster than
+a second collective is started."""
 
 MAX_DIMENSIONS = 8
 
@@ -97,47 +101,52 @@ class Small(Large):
         return ("MEAN", self.dtype) if self.state.reduction == "mean" else super().bucket
 
     def write(self) -> Tensor:
-        flat = self.value.reshape(-1)
-        bits = flat.double().view(torch.int64) if self.dtype.is_floating_point else flat.long()
-        return torch.cat([bits.new_tensor([self.known]), bits])
+        return torch.cat([torch.tensor([self.known]), _to_words(self.value)])
 
     def read(self, columns: Tensor) -> None:
-        bits = columns[:, 1:].contiguous()
-        if self.dtype.is_floating_point:
-            bits = bits.view(torch.float64)
-        stacked = bits.to(self.dtype).reshape(-1, *self.value.shape)
-        match self.state.reduction:
-            case "min":
-                self.result = stacked.amin(0)
-            case "max":
-                self.result = stacked.amax(0)
-            case "mean":
-                known = columns[:, 0].sum()
-                self.result = stacked.sum(0) / known if known else None
-            case _:
-                self.result = stacked.sum(0)
+        known = columns[:, 0].bool()
+        stacked = _from_words(columns[:, 1:], self.dtype).reshape(-1, *self.value.shape)
+        if self.state.reduction == "mean":
+            stacked = stacked[known]
+        self.result = _combine(stacked, self.state.reduction) if len(stacked) else None
 
 
 class Told(Large):
     """A tensor whose shape only the ranks with data know."""
 
-    words = 2 + MAX_DIMENSIONS
+    words = 2 + MAX_DIMENSIONS + ROOM
 
     def __init__(self, owner: str, state: MetricState, value: Tensor, *, known: bool) -> None:
         super().__init__(owner, state, value)
         self.known = known
         self.ranks = 0
         """How many have a value."""
+        self.follows = False
+        """Whether it needs an ``all_reduce``."""
 
     def write(self) -> Tensor:
-        return torch.tensor(_describe(self.owner, int(self.known), self.value, self.value.shape))
+        shape = _describe(self.owner, int(self.known), self.value, self.value.shape)
+        room = torch.zeros(ROOM, dtype=torch.int64)
+        if self.known and self._has_room(self.value.shape):
+            room[: self.value.numel()] = _to_words(self.value)
+        return torch.cat([torch.tensor(shape), room])
 
     def read(self, columns: Tensor) -> None:
-        rows, shape, _ = _understand(self.owner, columns)
+        rows, shape, _ = _understand(self.owner, columns[:, :-ROOM])
         self.ranks = sum(map(bool, rows))
+        if self.ranks and self._has_room(shape):
+            full = [rank for rank, count in enumerate(rows) if count]
+            words = columns[full, -ROOM:][:, : torch.Size(shape).numel()]
+            stacked = _from_words(words, self.dtype).reshape(-1, *shape)
+            self.result = _combine(stacked, self.state.reduction)
+            return
+        self.follows = self.ranks > 0
         if not self.known:
             fill = self.state.identity
             self.value = torch.full(shape, fill, dtype=self.dtype, device=self.value.device)
+
+    def _has_room(self, shape: Sequence[int]) -> bool:
+        return torch.Size(shape).numel() <= ROOM and not self.dtype.is_complex
 
     def settle(self, value: Tensor) -> None:
         self.result = value / self.ranks if self.state.reduction == "mean" else value
@@ -200,6 +209,30 @@ def make_part(metric: Metric, state: MetricState) -> Large | History:
     if shape is None or state.reduction == "mean":
         return Told(owner, state, tensor, known=known)
     return Large(owner, state, tensor)
+
+
+def _to_words(value: Tensor) -> Tensor:
+    """Return each element as the bits of 64."""
+    flat = value.reshape(-1)
+    words = flat.double().view(torch.int64) if value.is_floating_point() else flat.long()
+    return words.cpu()
+
+
+def _from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
+    words = words.contiguous()
+    return (words.view(torch.float64) if dtype.is_floating_point else words).to(dtype)
+
+
+def _combine(stacked: Tensor, reduction: str) -> Tensor:
+    """Combine the rows, one of a rank, in their order."""
+    match reduction:
+        case "min":
+            return stacked.amin(0)
+        case "max":
+            return stacked.amax(0)
+        case "mean":
+            return stacked.mean(0)
+    return stacked.sum(0)
 
 
 def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """Combining the states of many metrics over all ranks in as few collectives as can be.
 
-One exchange of a short list of integers, the message, carries whatever is small, and what a rank
-without data can't know: shapes and sizes. Then come one ``all_reduce`` per operation and dtype for
+One exchange of a list of integers, the message, carries whatever is small, and what a rank without
+data can't know: shapes and sizes. Then come one ``all_reduce`` per operation and dtype for
 what is large, and one exchange of bytes for all histories. What nobody needs is left out: counts
 and sums alone are one collective, whatever their number and their dtypes.
 
@@ -100,7 +100,7 @@ def _run(parts: Sequence[Large | History]) -> None:
     carried = {part.bucket for part in large}
     if histories or told or any(part.bucket not in carried for part in small):
         _tell([*small, *told, *histories], device)
-        large += [part for part in told if part.ranks]
+        large += [part for part in told if part.follows]
     else:
         large += small  # the collectives that there are anyway take them along
     _reduce(large, device)
