@@ -75,11 +75,11 @@ class Large:
     def bucket(self) -> Bucket:
         return _OPERATIONS[self.state.reduction], self.dtype
 
-    def write(self) -> Tensor:
+    def write(self) -> list[int]:
         """Return this rank's integers of the message."""
-        return torch.empty(0, dtype=torch.int64)
+        return []
 
-    def read(self, columns: Tensor) -> None:
+    def read(self, rows: list[list[int]]) -> None:
         """Take in the integers of all ranks, a row each."""
 
     def settle(self, value: Tensor) -> None:
@@ -100,15 +100,15 @@ class Small(Large):
         # An all_reduce does not know how many ranks have a value: no bucket carries a mean.
         return ("MEAN", self.dtype) if self.state.reduction == "mean" else super().bucket
 
-    def write(self) -> Tensor:
-        return torch.cat([torch.tensor([self.known]), _to_words(self.value)])
+    def write(self) -> list[int]:
+        return [int(self.known), *_to_words(self.value)]
 
-    def read(self, columns: Tensor) -> None:
-        known = columns[:, 0].bool()
-        stacked = _from_words(columns[:, 1:], self.dtype).reshape(-1, *self.value.shape)
-        if self.state.reduction == "mean":
-            stacked = stacked[known]
-        self.result = _combine(stacked, self.state.reduction) if len(stacked) else None
+    def read(self, rows: list[list[int]]) -> None:
+        known = [row[1:] for row in rows if row[0]]
+        if known:
+            self.result = _combine(known, self.state, self.value.shape)
+        elif self.state.reduction != "mean":
+            self.result = self.value
 
 
 class Told(Large):
@@ -124,21 +124,19 @@ class Told(Large):
         self.follows = False
         """Whether it needs an ``all_reduce``."""
 
-    def write(self) -> Tensor:
-        shape = _describe(self.owner, int(self.known), self.value, self.value.shape)
-        room = torch.zeros(ROOM, dtype=torch.int64)
+    def write(self) -> list[int]:
+        room = [0] * ROOM
         if self.known and self._has_room(self.value.shape):
             room[: self.value.numel()] = _to_words(self.value)
-        return torch.cat([torch.tensor(shape), room])
+        return _describe(self.owner, int(self.known), self.value, self.value.shape) + room
 
-    def read(self, columns: Tensor) -> None:
-        rows, shape, _ = _understand(self.owner, columns[:, :-ROOM])
-        self.ranks = sum(map(bool, rows))
+    def read(self, rows: list[list[int]]) -> None:
+        known, shape, _ = _understand(self.owner, rows)
+        self.ranks = sum(map(bool, known))
         if self.ranks and self._has_room(shape):
-            full = [rank for rank, count in enumerate(rows) if count]
-            words = columns[full, -ROOM:][:, : torch.Size(shape).numel()]
-            stacked = _from_words(words, self.dtype).reshape(-1, *shape)
-            self.result = _combine(stacked, self.state.reduction)
+            begin = 2 + MAX_DIMENSIONS
+            end = begin + torch.Size(shape).numel()
+            self.result = _combine([row[begin:end] for row in rows if row[0]], self.state, shape)
             return
         self.follows = self.ranks > 0
         if not self.known:
@@ -166,12 +164,12 @@ class History:
         self.dtype = value.dtype
         self.result: Value = None
 
-    def write(self) -> Tensor:
+    def write(self) -> list[int]:
         rows = self.value.shape[0] if self.known else 0
-        return torch.tensor(_describe(self.owner, rows, self.value, self.value.shape[1:]))
+        return _describe(self.owner, rows, self.value, self.value.shape[1:])
 
-    def read(self, columns: Tensor) -> None:
-        self.rows, self.shape, dtype = _understand(self.owner, columns)
+    def read(self, rows: list[list[int]]) -> None:
+        self.rows, self.shape, dtype = _understand(self.owner, rows)
         self.dtype = dtype or self.dtype
 
     @property
@@ -211,28 +209,29 @@ def make_part(metric: Metric, state: MetricState) -> Large | History:
     return Large(owner, state, tensor)
 
 
-def _to_words(value: Tensor) -> Tensor:
-    """Return each element as the bits of 64."""
+def _to_words(value: Tensor) -> list[int]:
+    """Return each element as 64 bits."""
     flat = value.reshape(-1)
     words = flat.double().view(torch.int64) if value.is_floating_point() else flat.long()
-    return words.cpu()
+    found: list[int] = words.tolist()
+    return found
 
 
-def _from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
-    words = words.contiguous()
-    return (words.view(torch.float64) if dtype.is_floating_point else words).to(dtype)
-
-
-def _combine(stacked: Tensor, reduction: str) -> Tensor:
-    """Combine the rows, one of a rank, in their order."""
-    match reduction:
+def _combine(rows: list[list[int]], state: MetricState, shape: Sequence[int]) -> Tensor:
+    """Return what the ranks wrote as one, combined in their order."""
+    assert state.dtype is not None
+    words = torch.tensor(rows, dtype=torch.int64)
+    numbers = words.view(torch.float64) if state.dtype.is_floating_point else words
+    match state.reduction:
         case "min":
-            return stacked.amin(0)
+            combined = numbers.amin(0)
         case "max":
-            return stacked.amax(0)
+            combined = numbers.amax(0)
         case "mean":
-            return stacked.mean(0)
-    return stacked.sum(0)
+            return numbers.double().mean(0).reshape(tuple(shape))
+        case _:
+            combined = numbers.sum(0)
+    return combined.to(state.dtype).reshape(tuple(shape))
 
 
 def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> list[int]:
@@ -245,9 +244,8 @@ def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> lis
     return [rows, code, *shape, *[0] * (MAX_DIMENSIONS - len(shape))]
 
 
-def _understand(owner: str, columns: Tensor) -> tuple[list[int], Shape, torch.dtype | None]:
+def _understand(owner: str, table: list[list[int]]) -> tuple[list[int], Shape, torch.dtype | None]:
     """Return the rows of each rank, and shape and dtype of those that have any."""
-    table: list[list[int]] = columns.tolist()
     rows = [row[0] for row in table]
     full = [rank for rank, count in enumerate(rows) if count]
     if not full:

@@ -109,13 +109,13 @@ def _run(parts: Sequence[Large | History]) -> None:
 
 def _tell(parts: Sequence[Large | History], device: torch.device) -> None:
     """Exchange the message."""
-    words = torch.cat([part.write().to(device) for part in parts])
+    words = torch.tensor([word for part in parts for word in part.write()], device=device)
     rows = idist.all_gather_tensors_with_shapes(words, [words.shape] * idist.get_world_size())
-    table = torch.stack(rows)
-    for part, columns in zip(
-        parts, table.split_with_sizes([part.words for part in parts], 1), strict=True
-    ):
-        part.read(columns)
+    table: list[list[int]] = torch.stack(rows).tolist()
+    end = 0
+    for part in parts:
+        begin, end = end, end + part.words
+        part.read([row[begin:end] for row in table])
 
 
 def _reduce(parts: Sequence[Large], device: torch.device) -> None:
