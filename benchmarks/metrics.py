@@ -544,7 +544,7 @@ def microseconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
         begin = perf_counter()
         for _ in range(3):
             call()
-        loops[name] = max(1, math.ceil(2e-4 / ((perf_counter() - begin) / 3)))
+        loops[name] = max(1, math.ceil(1e-3 / ((perf_counter() - begin) / 3)))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():

@@ -56,7 +56,8 @@ class Accuracy(ClassCounts):
             NotComputableError: there was no example.
         """
         self._require("count")
-        return self._count_right().double() / self.count
+        share: Tensor = self._count_right().double() / self._values()["count"]
+        return share
 
 
 class TopKCategoricalAccuracy(Metric):

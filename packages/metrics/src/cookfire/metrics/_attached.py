@@ -25,6 +25,8 @@ class _Entry(NamedTuple):
     """What the user attached."""
     used: Metric
     """The same, or a copy of it."""
+    family: list[Metric]
+    """That and what it holds."""
 
 
 class AttachedMetrics:
@@ -67,7 +69,8 @@ class AttachedMetrics:
 
     def add(self, metric: Metric, name: str) -> None:
         """Have a metric computed under a name."""
-        self._entries.append(_Entry(name, metric, self._adopt(metric)))
+        used = self._adopt(metric)
+        self._entries.append(_Entry(name, metric, used, list(used._family())))
         self._arrange()
 
     def remove(self, metric: Metric) -> None:
@@ -134,7 +137,7 @@ class AttachedMetrics:
             self._compute(engine, self._lazy)
 
     def _compute(self, engine: Engine, entries: list[_Entry]) -> None:
-        with Combined(metric for entry in entries for metric in entry.used._family()):
+        with Combined(metric for entry in entries for metric in entry.family):
             for entry in entries:
                 entry.used.completed(engine, entry.name)
 

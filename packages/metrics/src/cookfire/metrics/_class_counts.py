@@ -93,7 +93,7 @@ class ClassCounts(Classification):
             values["samples"] = y.shape[0] if kept is None else kept.sum()
         if self._store.local.values["task"] is None:
             values["task"] = int(task)
-        self.accumulate(**values)
+        self._merge(values)
 
     def _count_equal_shapes(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> dict[str, Any]:
         wanted, values = self._store.wanted, dict[str, Any]()

@@ -1,4 +1,28 @@
-"""What classification metrics share: which task their input is, and classes from scores."""
+"""What classification metrics share: which task their input is, and classes from scores.
+
+The input of all of them is a pair ``(y_pred, y)``, and the shapes tell which task it is:
+
+==========  ==============================  =============================  =======================
+task        ``y_pred``                      ``y``                          when
+==========  ==============================  =============================  =======================
+multiclass  scores ``(batch, classes,       class indices                  a dimension more in
+            ...)``                          ``(batch, ...)``               ``y_pred``
+binary      zeros and ones ``(batch,        zeros and ones                 equal shapes, one class
+            ...)`` or ``(batch, 1, ...)``   ``(batch, ...)``
+multilabel  zeros and ones                  zeros and ones                 ``is_multilabel=True``
+            ``(batch, labels, ...)``        ``(batch, labels, ...)``
+==========  ==============================  =============================  =======================
+
+Scores may be logits or probabilities of any floating dtype; the first of equal scores is predicted.
+Zeros and ones, and class indices, may be bools, integers or whole floats. Metrics of scores
+themselves (ROC_AUC, AveragePrecision, CalibrationError) take scores in place of predicted zeros and
+ones, and those of agreement (CohenKappa, MatthewsCorrCoef) labels in place of zeros and ones. The
+task must not change between updates.
+
+Targets equal to ``ignore_index``, and what is predicted there, are as if they were not in the
+batch; of multilabel input each label by itself. Other values out of range are counted on the device
+and reported by ``compute``, or by ``update`` with ``check=True``, which waits for the device.
+"""
 
 from __future__ import annotations
 

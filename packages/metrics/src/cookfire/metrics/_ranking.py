@@ -48,13 +48,16 @@ def rank(scores: Tensor, positive: Tensor) -> Ranked:
     # A float's bits order like the float, those of negative ones in reverse; their negative
     # descends. Integers are sorted several times faster than floats, and one bit more takes the
     # label along.
-    bits = _reverse_negative((scores + 0.0).view(_BITS[scores.dtype]))  # + 0.0: -0.0 is 0.0
+    bits = (scores + 0.0).view(_BITS[scores.dtype])  # -0.0 is 0.0
+    low, high = (int(limit) for limit in bits.aminmax())
+    if low < 0:
+        bits = _reverse_negative(bits)
+        low, high = (int(limit) for limit in bits.aminmax())
     if scores.dtype == torch.float64:
         keys, order = bits.neg().sort()
         labels = positive.index_select(0, order).long()
         distinct, counts = torch.unique_consecutive(keys, return_counts=True)
     else:
-        low, high = (int(limit) for limit in bits.aminmax())
         narrow = low > -(2**30) and high < 2**30  # such as probabilities: 31 bits do
         packed = bits.neg() if narrow else bits.long().neg()
         packed = packed.mul_(2).add_(positive.to(packed.dtype)).sort().values
@@ -216,8 +219,11 @@ def _count_outside(labels: Tensor, highest: int) -> int:
     """Return how many labels are no whole number from 0 on."""
     if labels.is_floating_point():
         return int(((labels < 0) | (labels > highest) | (labels != labels.trunc())).sum())
-    if labels.dtype == torch.bool or (labels.amin() >= 0 and labels.amax() <= highest):
+    if labels.dtype == torch.bool:
         return 0
+    low, high = labels.aminmax()
+    if low >= 0 and high <= highest:
+        return 0  # nearly always
     return int(((labels < 0) | (labels > highest)).sum())
 
 

@@ -175,6 +175,9 @@ class Metric(Composable, Serializable, ABC):
             TypeError: a dtype that does not fit the state's.
             ValueError: a shape that does not fit it.
         """
+        self._merge(values)
+
+    def _merge(self, values: dict[str, Tensor | float]) -> None:
         held, states = self._store.local, self._states
         merged: dict[str, Value] = {}
         try:
