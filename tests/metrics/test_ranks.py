@@ -79,6 +79,8 @@ class Statistics(Metric):
     column_min = MetricState(torch.float32, reduction="min", shape=None)
     table = MetricState(torch.float64, shape=("side", "side"))
     per_column = MetricState(torch.float64, shape=None)
+    wide = MetricState(torch.float64, shape=None)
+    wide_min = MetricState(torch.float32, reduction="min", shape=None)
     rows = MetricState(reduction="cat")
     numbers = MetricState(torch.int16, reduction="cat")
     side = 10
@@ -93,6 +95,8 @@ class Statistics(Metric):
             column_min=scores.amin(0),
             table=torch.full((10, 10), len(y), dtype=torch.float64),
             per_column=scores.sum(0, dtype=torch.float64),
+            wide=scores.sum(0, dtype=torch.float64).repeat(100),
+            wide_min=scores.amin(0).repeat(100),
             rows=scores.bfloat16(),
             numbers=y.to(torch.int16),
         )
@@ -107,6 +111,8 @@ class Statistics(Metric):
             "column_min": self.column_min,
             "table": self.table.sum(),
             "per_column": self.per_column,
+            "wide": self.wide,
+            "wide_min": self.wide_min,
             "rows": self.rows.double().sort(0).values,
             "numbers": self.numbers.sort().values,
         }
@@ -320,20 +326,18 @@ def test_values_over_ranks_are_those_of_one_process(processes, world_size):
         for index, (values, counts) in enumerate(result["alone"]):
             for name, value in values.items():
                 close(value, expected[name], f"{name} alone, {splits[index]}, rank {rank}")
-            # One for what is small, and one for each kind of what is large or of unknown shape.
-            few = {"accuracy": 1, "loss": 1, "matrix": 1, "group": 1, "miou": 1}
-            few |= dict.fromkeys(("precision", "recall", "per class", "f1", "fbeta", "average"), 2)
-            few |= {"history": 2, "statistics": 4}
-            assert counts == few
+            # One for what is small, one for histories, and one for each kind of what is large.
+            assert counts == dict.fromkeys(expected, 1) | {"history": 2, "statistics": 4}
         for index, (values, called) in enumerate(result["engine"]):
             for name, value in values.items():
                 close(value, expected[name], f"{name} in an engine, {splits[index]}, rank {rank}")
-            # Sizes, then sums of int64 and of float64 and minima of float32, then histories.
-            assert called == {"all_gather_into_tensor": 2, "all_reduce": 3}
+            # All that is small, the shared counts too, and sizes; sums of float64 and minima of
+            # float32; histories.
+            assert called == {"all_gather_into_tensor": 2, "all_reduce": 2}
         usual, called = result["usual"]
         for name, value in usual.items():
             close(value, expected[name], f"{name} as usual, rank {rank}")
-        assert called == {"all_gather_into_tensor": 1, "all_reduce": 1}
+        assert called == {"all_gather_into_tensor": 1}
         assert result["counts and sums"][1] == {"all_gather_into_tensor": 1}
         assert sum(result["matrix"][1].values()) == 1
         value, called = result["plain"]

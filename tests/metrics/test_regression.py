@@ -356,6 +356,7 @@ def test_a_metric_attached_later_does_not_share_sums_that_miss_what_it_needs():
     mse, mae = ours.MeanSquaredError(), ours.MeanAbsoluteError()
     mse.attach(engine, "mse")
     attached = next(engine.handlers()).__self__
+    attached.started(engine)
     engine.state.output = torch.zeros(2), torch.full((2,), 3.0)
     attached.iteration_completed(engine)
     mae.attach(engine, "mae")

@@ -14,10 +14,19 @@ into ``evaluator.state.metrics["accuracy"]`` after each epoch. Metrics compose:
 """
 
 from cookfire.metrics import clustering as clustering
+from cookfire.metrics import fairness
 from cookfire.metrics import gan as gan
 from cookfire.metrics import regression as regression
 from cookfire.metrics._accumulation import Average, GeometricAverage, VariableAccumulation
 from cookfire.metrics._accuracy import Accuracy, TopKCategoricalAccuracy
+from cookfire.metrics._agreement import CohenKappa, MatthewsCorrCoef
+from cookfire.metrics._average_precision import (
+    AveragePrecision,
+    MeanAveragePrecision,
+    PrecisionRecallCurve,
+)
+from cookfire.metrics._calibration import CalibrationError
+from cookfire.metrics._classification_report import ClassificationReport
 from cookfire.metrics._epoch_metric import EpochMetric, EpochMetricWarning
 from cookfire.metrics._errors import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from cookfire.metrics._external import ExternalMetric
@@ -35,7 +44,9 @@ from cookfire.metrics._kernels import HSIC, MaximumMeanDiscrepancy
 from cookfire.metrics._loss import Loss
 from cookfire.metrics._metric_group import MetricGroup
 from cookfire.metrics._metrics_lambda import MetricsLambda
+from cookfire.metrics._multilabel_confusion_matrix import MultiLabelConfusionMatrix
 from cookfire.metrics._precision_recall import Precision, Recall
+from cookfire.metrics._roc import ROC_AUC, RocCurve
 from cookfire.metrics._running_average import RunningAverage
 from cookfire.metrics._vectors import CosineSimilarity, MeanPairwiseDistance
 from cookfire.metrics.confusion_matrix import (
@@ -80,13 +91,18 @@ __all__ = [
     "HSIC",
     "NDCG",
     "PSNR",
+    "ROC_AUC",
     "SSIM",
     "Accuracy",
     "Average",
+    "AveragePrecision",
     "BatchFiltered",
     "BatchWise",
     "Bleu",
+    "CalibrationError",
     "CharacterErrorRate",
+    "ClassificationReport",
+    "CohenKappa",
     "CommonObjectDetectionMetrics",
     "ConfusionMatrix",
     "CosineSimilarity",
@@ -107,8 +123,10 @@ __all__ = [
     "JaccardIndex",
     "KLDivergence",
     "Loss",
+    "MatthewsCorrCoef",
     "MaximumMeanDiscrepancy",
     "MeanAbsoluteError",
+    "MeanAveragePrecision",
     "MeanPairwiseDistance",
     "MeanSquaredError",
     "Metric",
@@ -116,11 +134,14 @@ __all__ = [
     "MetricState",
     "MetricUsage",
     "MetricsLambda",
+    "MultiLabelConfusionMatrix",
     "MutualInformation",
     "ObjectDetectionAvgPrecisionRecall",
     "Perplexity",
     "Precision",
+    "PrecisionRecallCurve",
     "Recall",
+    "RocCurve",
     "RootMeanSquaredError",
     "Rouge",
     "RougeL",
@@ -135,5 +156,6 @@ __all__ = [
     "cmPrecision",
     "cmRecall",
     "coco_tensor_list_to_dict_list",
+    "fairness",
     "mIoU",
 ]

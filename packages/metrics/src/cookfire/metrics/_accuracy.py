@@ -8,19 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cookfire.metrics._classification import (
-    Classification,
-    Task,
-    count_not_binary,
-    find_task,
-    predict_classes,
-)
+from cookfire.metrics._class_counts import ClassCounts
+from cookfire.metrics._classification import Task, find_task
 from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same
 from cookfire.metrics.metric import Metric
 
 
-class Accuracy(Classification):
+class Accuracy(ClassCounts):
     """The share of predictions that are right.
 
     Of multilabel predictions those are right that have every label right.
@@ -38,6 +33,8 @@ class Accuracy(Classification):
         check: look at the values in every update, and raise at once for targets or predictions
             out of range; this waits for the device. Without it, scores in place of zeros and ones
             are reported by ``compute``.
+        ignore_index: targets of this value are left out. Of multilabel samples the other labels
+            decide, and samples without others are left out.
 
     Raises:
         ValueError: by ``update`` for shapes that fit no task, or another than before; by
@@ -50,23 +47,7 @@ class Accuracy(Classification):
         0.5
     """
 
-    correct = MetricState(torch.int64)
-    count = MetricState(torch.int64)
-
-    def update(self, output: Sequence[Tensor]) -> None:
-        """Count a batch's right predictions."""
-        y_pred, y = output
-        task, classes = self._find_task(y_pred, y)
-        if task == Task.MULTICLASS:
-            right = self._once("classes", y_pred, predict_classes) == y
-            self.accumulate(correct=torch.count_nonzero(right), count=y.numel())
-            return
-        if y_pred.is_floating_point():
-            self.accumulate(not_binary=count_not_binary(y_pred))
-        right = y_pred.reshape(y.shape) == y
-        if task == Task.MULTILABEL:
-            right = right.all(dim=1)
-        self.accumulate(correct=torch.count_nonzero(right), count=y.numel() // classes)
+    _wanted = frozenset({"correct"})
 
     def compute(self) -> float | Tensor:
         """Return the share, from 0 to 1, as a float.
@@ -75,7 +56,8 @@ class Accuracy(Classification):
             NotComputableError: there was no example.
         """
         self._require("count")
-        return self.correct.double() / self.count
+        share: Tensor = self._count_right().double() / self._values()["count"]
+        return share
 
 
 class TopKCategoricalAccuracy(Metric):
@@ -90,6 +72,7 @@ class TopKCategoricalAccuracy(Metric):
             indices ``(batch, ...)``.
         device: where counts are kept; None: where the data are.
         skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+        ignore_index: targets of this value are left out.
 
     Raises:
         ValueError: ``k`` is below 1; by ``update``, shapes that don't fit.
@@ -110,10 +93,13 @@ class TopKCategoricalAccuracy(Metric):
         output_transform: Callable[[Any], Any] = same,
         device: str | torch.device | None = None,
         skip_unrolling: bool = False,
+        *,
+        ignore_index: int | None = None,
     ) -> None:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         self._k = k
+        self._ignore_index = ignore_index
         super().__init__(output_transform, device, skip_unrolling)
 
     def update(self, output: Sequence[Tensor]) -> None:
@@ -125,11 +111,19 @@ class TopKCategoricalAccuracy(Metric):
                 f"TopKCategoricalAccuracy needs scores (batch, classes, ...) of several classes, "
                 f"got {tuple(scores.shape)}"
             )
-        score = scores.gather(1, y.long().unsqueeze(1))
+        target = y.long()
+        seen: Tensor | int = y.numel()
+        kept = None if self._ignore_index is None else y != self._ignore_index
+        if kept is not None:
+            target, seen = target.where(kept, 0), kept.sum()
+        scores = scores.detach()
+        score = scores.gather(1, target.unsqueeze(1))
         # Without sorting: a target's rank is how many scores reach its own, itself included.
-        rank = torch.count_nonzero(scores >= score, dim=1)
+        # Comparing into floats is several times faster than into bools, and exact up to 2^24.
+        rank = torch.ge(scores, score, out=scores.new_empty(scores.shape, dtype=torch.float)).sum(1)
         right = (rank > 0) & (rank <= self._k)  # nothing reaches what is not a number
-        self.accumulate(correct=torch.count_nonzero(right), count=y.numel())
+        right = right if kept is None else right & kept
+        self.accumulate(correct=torch.count_nonzero(right), count=seen)
 
     def compute(self) -> float | Tensor:
         """Return the share, from 0 to 1, as a float.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from cookfire.metrics._state import Store
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics.metric import Metric
 
+_NOTHING = nullcontext()
+
 
 class _Entry(NamedTuple):
     name: str
@@ -22,6 +25,8 @@ class _Entry(NamedTuple):
     """What the user attached."""
     used: Metric
     """The same, or a copy of it."""
+    family: list[Metric]
+    """That and what it holds."""
 
 
 class AttachedMetrics:
@@ -45,6 +50,8 @@ class AttachedMetrics:
         self._handlers: list[Callable[[Engine], None]] = []
         self._eager: list[_Entry] = []
         self._lazy: list[_Entry] = []
+        self._open = False
+        """Whether states hold something: other metrics can't ask for more of them now."""
         self._updated_at = -1
         """The engine's iteration that was taken in last."""
         self._scratch: dict[Hashable, Any] = {}
@@ -64,7 +71,8 @@ class AttachedMetrics:
 
     def add(self, metric: Metric, name: str) -> None:
         """Have a metric computed under a name."""
-        self._entries.append(_Entry(name, metric, self._adopt(metric)))
+        used = self._adopt(metric)
+        self._entries.append(_Entry(name, metric, used, list(used._family())))
         self._arrange()
 
     def remove(self, metric: Metric) -> None:
@@ -103,13 +111,14 @@ class AttachedMetrics:
         for leaf in self._leaves:
             if leaf not in kept:
                 leaf.started(engine)
+        self._open = True
 
     def iteration_completed(self, engine: Engine) -> None:
         """Update."""
         try:
             if self._updates:
                 output = engine.state.output
-                with torch.no_grad():
+                with torch.no_grad() if torch.is_grad_enabled() else _NOTHING:
                     for update in self._updates:
                         update(output)
             for handler in self._handlers:
@@ -124,6 +133,7 @@ class AttachedMetrics:
             entry.used._publish(engine, entry.name, entry.used._value_here())
         if self._eager:
             self._compute(engine, self._eager)
+        self._open = self.usage.STARTED is Events.STARTED  # else they begin afresh
 
     def epoch_completed(self, engine: Engine) -> None:
         """Compute the lazy ones."""
@@ -131,7 +141,7 @@ class AttachedMetrics:
             self._compute(engine, self._lazy)
 
     def _compute(self, engine: Engine, entries: list[_Entry]) -> None:
-        with Combined(metric for entry in entries for metric in entry.used._family()):
+        with Combined(metric for entry in entries for metric in entry.family):
             for entry in entries:
                 entry.used.completed(engine, entry.name)
 
@@ -195,14 +205,9 @@ class AttachedMetrics:
         leaf._scratch = None
         leaf._store = leaf._store.copy()  # others may share this one
 
-    @staticmethod
-    def _shares(leaf: Metric, first: Metric) -> bool:
-        """Tell whether a metric can share another one's state: it must have all that is needed."""
-        if leaf is first:
-            leaf._store.needs |= leaf._needs
-            return False
-        store = first._store
-        return store.local.updates == 0 or leaf._needs <= store.needs
+    def _shares(self, leaf: Metric, first: Metric) -> bool:
+        """Tell whether a metric can share another one's state: it must have all that is wanted."""
+        return leaf is not first and (not self._open or leaf._wanted <= first._store.wanted)
 
     def _arrange(self) -> None:
         """Work out what to do at each event."""
@@ -220,8 +225,11 @@ class AttachedMetrics:
             key = leaf._sharing_key()
             if key is not None and self._shares(leaf, first.setdefault(key, leaf)):
                 leaf._store = first[key]._store
-                leaf._store.needs |= leaf._needs
-            elif type(leaf).iteration_completed is Metric.iteration_completed:
+                leaf._store.wanted |= leaf._wanted
+                continue
+            kept = leaf._store.wanted if self._open else frozenset()
+            leaf._store.wanted = leaf._wanted | kept
+            if type(leaf).iteration_completed is Metric.iteration_completed:
                 self._updates.append(leaf._take)
             else:
                 self._handlers.append(leaf.iteration_completed)

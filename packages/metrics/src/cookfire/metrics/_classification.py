@@ -1,4 +1,28 @@
-"""What classification metrics share: which task their input is, and classes from scores."""
+"""What classification metrics share: which task their input is, and classes from scores.
+
+The input of all of them is a pair ``(y_pred, y)``, and the shapes tell which task it is:
+
+==========  ==============================  =============================  =======================
+task        ``y_pred``                      ``y``                          when
+==========  ==============================  =============================  =======================
+multiclass  scores ``(batch, classes,       class indices                  a dimension more in
+            ...)``                          ``(batch, ...)``               ``y_pred``
+binary      zeros and ones ``(batch,        zeros and ones                 equal shapes, one class
+            ...)`` or ``(batch, 1, ...)``   ``(batch, ...)``
+multilabel  zeros and ones                  zeros and ones                 ``is_multilabel=True``
+            ``(batch, labels, ...)``        ``(batch, labels, ...)``
+==========  ==============================  =============================  =======================
+
+Scores may be logits or probabilities of any floating dtype; the first of equal scores is predicted.
+Zeros and ones, and class indices, may be bools, integers or whole floats. Metrics of scores
+themselves (ROC_AUC, AveragePrecision, CalibrationError) take scores in place of predicted zeros and
+ones, and those of agreement (CohenKappa, MatthewsCorrCoef) labels in place of zeros and ones. The
+task must not change between updates.
+
+Targets equal to ``ignore_index``, and what is predicted there, are as if they were not in the
+batch; of multilabel input each label by itself. Other values out of range are counted on the device
+and reported by ``compute``, or by ``update`` with ``check=True``, which waits for the device.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +33,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same
 from cookfire.metrics.metric import Metric
 
@@ -84,20 +107,14 @@ def _classes_by_planes(planes: Tensor) -> Tensor:
     return found
 
 
-def count_not_binary(values: Tensor) -> Tensor:
-    """Return how many values are neither 0 nor 1."""
-    return torch.count_nonzero(values * values != values)
+def count_not_binary(values: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Return how many values, of those that are kept, are neither 0 nor 1."""
+    wrong = values * values != values
+    return torch.count_nonzero(wrong if kept is None else wrong & kept)
 
 
 class Classification(Metric):
-    """A metric of ``(y_pred, y)`` for a classification task, which the shapes tell.
-
-    Binary and multilabel predictions must be zeros and ones. That scores were given instead is
-    noticed without waiting for the device: they are counted, and ``compute`` raises.
-    """
-
-    not_binary = MetricState(torch.int64)
-    """Floating-point predictions that are neither 0 nor 1."""
+    """A metric of ``(y_pred, y)`` for a classification task, which the shapes tell."""
 
     def __init__(
         self,
@@ -107,9 +124,11 @@ class Classification(Metric):
         skip_unrolling: bool = False,
         *,
         check: bool = False,
+        ignore_index: int | None = None,
     ) -> None:
         self._is_multilabel = is_multilabel
         self._check = check
+        self._ignore_index = ignore_index
         self._seen: tuple[Hashable, ...] = ()
         self._task: tuple[Task, int] | None = None
         super().__init__(output_transform, device, skip_unrolling)
@@ -130,33 +149,31 @@ class Classification(Metric):
                     f"{owner}: the input was {_tell(*self._task)}, now it is {_tell(*task)}: "
                     "use one metric for each, or reset() in between"
                 )
+            self._check_shapes(y_pred, y, *task)
             self._seen, self._task = seen, task
         if self._check:
             self._check_values(y_pred, y, *self._task)
         return self._task
 
-    def _check_input(self) -> None:
-        reduced = self._store.reduced
-        assert reduced is not None
-        if reduced.values["not_binary"] is None:
-            return
-        wrong = int(self.not_binary)
-        if wrong:
-            raise ValueError(
-                f"{type(self).__name__}: {wrong} predictions were neither 0 nor 1: threshold the "
-                "scores, as in output_transform=lambda output: (output[0] > 0.5, output[1])"
-            )
+    def _find_kept(self, y: Tensor) -> Tensor | None:
+        """Return which elements of ``y`` count; None: all."""
+        return None if self._ignore_index is None else y != self._ignore_index
+
+    def _check_shapes(self, y_pred: Tensor, y: Tensor, task: Task, classes: int) -> None:
+        """Raise ValueError for shapes that fit the task but not the settings."""
 
     def _check_values(self, y_pred: Tensor, y: Tensor, task: Task, classes: int) -> None:
         owner = type(self).__name__
+        kept = self._find_kept(y)
         if task == Task.MULTICLASS:
-            wrong = int(torch.count_nonzero((y < 0) | (y >= classes)))
+            outside = (y < 0) | (y >= classes)
+            wrong = int(torch.count_nonzero(outside if kept is None else outside & kept))
             expected = f"from 0 to {classes - 1}, as y_pred has {classes} classes"
             if wrong:
                 raise ValueError(f"{owner}: {wrong} elements of y are not {expected}")
             return
         for name, values in (("y_pred", y_pred), ("y", y)):
-            wrong = int(count_not_binary(values))
+            wrong = int(count_not_binary(values.reshape(y.shape), kept))
             if wrong:
                 raise ValueError(f"{owner}: {wrong} elements of {name} are neither 0 nor 1")
 

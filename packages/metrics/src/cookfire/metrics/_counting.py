@@ -1,4 +1,8 @@
-"""Counting class indices and pairs of them, without waiting for the device."""
+"""Counting class indices and pairs of them, without waiting for the device.
+
+``kept`` tells which positions count, all of them if it is None. The others go into a bin of their
+own, which is cut off: leaving them out before would need to know how many they are.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +10,37 @@ import torch
 from torch import Tensor
 
 
-def count_pairs(y_pred: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Return the confusion matrix ``[y, y_pred]``, with a row more for targets that are no class.
+def count_pairs(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = None) -> Tensor:
+    """Return the confusion matrix, row by row, with one more for targets that are no class.
 
     Args:
         y_pred: predicted classes, all from 0 to ``classes - 1``.
         y: targets, as many.
         classes: how many there are.
+        kept: which count.
     """
-    predicted, bins = y_pred.flatten(), (classes + 1) * classes
-    if counts_at_once(y):
+    bins = (classes + 1) * classes
+    if kept is None and counts_at_once(y):
         # Nearly always no target is negative, and bincount says if one is.
-        target = y.flatten().long().clamp(max=classes)
+        target = y if y.dtype is torch.int64 else y.long()
+        pairs = torch.add(y_pred, target.clamp_max(classes), alpha=classes)
         try:
-            pairs = torch.add(predicted, target, alpha=classes)
-            return torch.bincount(pairs, minlength=bins).reshape(-1, classes)
+            return torch.bincount(pairs if pairs.ndim == 1 else pairs.flatten(), minlength=bins)
         except RuntimeError:
             pass
-    pairs = torch.add(predicted, _last_if_negative(y, classes), alpha=classes)
-    return count(pairs, bins).reshape(-1, classes)
+    pairs = torch.add(y_pred.flatten(), _last_if_negative(y, classes), alpha=classes)
+    return _count_kept(pairs, bins, kept)
 
 
-def count_binary(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return the confusion matrix of zeros and ones, with a row and a column more for all else."""
-    pairs = torch.add(_last_if_negative(y_pred, 2), _last_if_negative(y, 2), alpha=3)
-    return count(pairs, 9).reshape(3, 3)
+def count_labels(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = None) -> Tensor:
+    """Return the same of labels, with a row and a column more for what is no class."""
+    side = classes + 1
+    predicted, target = _last_if_negative(y_pred, classes), _last_if_negative(y, classes)
+    pairs = torch.add(predicted, target, alpha=side)
+    return _count_kept(pairs, side * side, kept)
 
 
-def count_per_class(y_pred: Tensor, y: Tensor, classes: int) -> Tensor:
+def count_per_class(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = None) -> Tensor:
     """Return ``[true positives, predicted, actual]`` for each class, where there are many.
 
     The last column, beyond the classes, has the targets that are no class. Arguments are those of
@@ -43,7 +50,9 @@ def count_per_class(y_pred: Tensor, y: Tensor, classes: int) -> Tensor:
     # One count over three ranges.
     width = classes + 1
     hits_or_misses = predicted + torch.where(predicted == target, 0, width)
-    counts = count(torch.cat([hits_or_misses, target + 2 * width]), 3 * width).reshape(3, width)
+    both = torch.cat([hits_or_misses, target + 2 * width])
+    twice = None if kept is None else kept.flatten().repeat(2)
+    counts = _count_kept(both, 3 * width, twice).reshape(3, width)
     counts[1] += counts[0]  # fresh, so it may be written into
     return counts
 
@@ -57,7 +66,13 @@ def count(indices: Tensor, bins: int) -> Tensor:
 
 def counts_at_once(tensor: Tensor) -> bool:
     """Tell whether bincount need not wait for the largest index, to know its result's length."""
-    return tensor.device.type == "cpu"
+    return tensor.is_cpu
+
+
+def _count_kept(indices: Tensor, bins: int, kept: Tensor | None) -> Tensor:
+    if kept is None:
+        return count(indices, bins)
+    return count(indices.where(kept.flatten(), bins), bins + 1)[:bins]
 
 
 def _last_if_negative(y: Tensor, classes: int) -> Tensor:

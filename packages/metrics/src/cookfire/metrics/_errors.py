@@ -28,21 +28,21 @@ class Errors(PairMetric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
         y_pred, y = output
-        needs = self._store.needs or self._needs
-        if "moments" in needs:
+        wanted = self._store.wanted
+        if "moments" in wanted:
             check_column("R2Score", y_pred, y)
         errors, own = self._differences(y_pred, y), self._scratch is None
         held, device = self._store.local, self._device
         values = held.values
-        if "absolute" in needs:
+        if "absolute" in wanted:
             errors, own = errors.abs_() if own else errors.abs(), True
             values["absolute"] = add_sum(values["absolute"], errors.sum(), device)
-        if "squared" in needs:
+        if "squared" in wanted:
             total = sum_of_squares(errors, own=own)
             values["squared"] = add_sum(values["squared"], total, device)
         values["count"] = self._states["count"].merge(values["count"], y.shape[0], self)
         held.updates += 1
-        if "moments" in needs:
+        if "moments" in wanted:
             add_moments(self, "moments", self._pair(y_pred, y)[1].flatten())
 
     def _sharing_key(self) -> Hashable:
@@ -71,7 +71,7 @@ class MeanAbsoluteError(Errors):
         1.0
     """
 
-    _needs = frozenset({"absolute"})
+    _wanted = frozenset({"absolute"})
 
     def compute(self) -> Any:
         """Return the mean as a float.
@@ -96,7 +96,7 @@ class MeanSquaredError(Errors):
         2.0
     """
 
-    _needs = frozenset({"squared"})
+    _wanted = frozenset({"squared"})
 
     def compute(self) -> Any:
         """Return the mean as a float.

@@ -20,6 +20,8 @@ def Fbeta(  # noqa: N802 - named like the metric that it makes
     recall: Recall | None = None,
     output_transform: Callable[[Any], Any] | None = None,
     device: str | torch.device | None = None,
+    *,
+    ignore_index: int | None = None,
 ) -> MetricsLambda:
     """Return the weighted harmonic mean of precision P and recall R, with weight ``beta`` for R.
 
@@ -33,10 +35,11 @@ def Fbeta(  # noqa: N802 - named like the metric that it makes
         recall: likewise.
         output_transform: of the metrics of its own.
         device: of the metrics of its own.
+        ignore_index: of the metrics of its own.
 
     Raises:
         ValueError: ``beta`` is not positive; ``precision`` or ``recall`` are given with an average,
-            or beside ``output_transform`` or ``device``, which they would not heed.
+            or beside settings for metrics of its own, which they would not heed.
 
     Example:
         >>> f1 = Fbeta(1.0)
@@ -54,9 +57,10 @@ def Fbeta(  # noqa: N802 - named like the metric that it makes
                 f"{name} must have average=False, has {metric._average!r}: the average is taken "
                 "over F-scores"
             )
-        if output_transform is not None or device is not None:
+        if output_transform is not None or device is not None or ignore_index is not None:
             raise ValueError(
-                f"output_transform and device have no effect beside {name}: give them to {name}"
+                f"output_transform, device and ignore_index have no effect beside {name}: give "
+                f"them to {name}"
             )
     other = precision or recall
     settings: dict[str, Any]
@@ -67,9 +71,15 @@ def Fbeta(  # noqa: N802 - named like the metric that it makes
             "device": other._device,
             "skip_unrolling": other._skip_unrolling,
             "average": other._average,
+            "check": other._check,
+            "ignore_index": other._ignore_index,
         }
     else:
-        settings = {"output_transform": output_transform or same, "device": device}
+        settings = {
+            "output_transform": output_transform or same,
+            "device": device,
+            "ignore_index": ignore_index,
+        }
     own = precision is None and recall is None
     precision = precision or Precision(**settings)
     recall = recall or Recall(**settings)

@@ -3,8 +3,8 @@
 - :class:`Small`: of declared shape, a few elements: within the message that all ranks exchange;
   also whatever a function reduces.
 - :class:`Large`: of declared shape: in an ``all_reduce``.
-- :class:`Told`: its shape is in the message, since a rank without data can't know it; then in an
-  ``all_reduce``.
+- :class:`Told`: its shape is in the message, since a rank without data can't know it; and its
+  elements too if there are few, else they follow in an ``all_reduce``.
 - :class:`History`: rows, any number on any rank: sizes in the message, then the bytes.
 
 A message is a list of 64-bit integers, of the same length on all ranks.
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 SMALL = 64
 """Elements up to which a state travels within the message."""
+
+ROOM = 256
+"""Elements of a state of unknown shape for which every message has room: 2 kB are sent faster than
+a second collective is started."""
 
 MAX_DIMENSIONS = 8
 
@@ -72,11 +76,11 @@ class Large:
     def bucket(self) -> Bucket:
         return _operation(self.state), self.dtype
 
-    def write(self) -> Tensor:
+    def write(self) -> list[int]:
         """Return this rank's integers of the message."""
-        return torch.empty(0, dtype=torch.int64)
+        return []
 
-    def read(self, columns: Tensor) -> None:
+    def read(self, rows: list[list[int]]) -> None:
         """Take in the integers of all ranks, a row each."""
 
     def settle(self, value: Tensor) -> None:
@@ -99,53 +103,51 @@ class Small(Large):
         alone = self.state.reduction == "mean" or callable(self.state.reduction)
         return ("NONE", self.dtype) if alone else super().bucket
 
-    def write(self) -> Tensor:
-        flat = self.value.reshape(-1)
-        bits = flat.double().view(torch.int64) if self.dtype.is_floating_point else flat.long()
-        return torch.cat([bits.new_tensor([self.known]), bits])
+    def write(self) -> list[int]:
+        return [int(self.known), *_to_words(self.value)]
 
-    def read(self, columns: Tensor) -> None:
-        bits = columns[:, 1:].contiguous()
-        if self.dtype.is_floating_point:
-            bits = bits.view(torch.float64)
-        stacked = bits.to(self.dtype).reshape(-1, *self.value.shape)
-        reduction = self.state.reduction
-        if callable(reduction):
-            known = stacked[columns[:, 0].bool()]
-            self.result = reduction(known) if len(known) else None
-            return
-        match reduction:
-            case "min":
-                self.result = stacked.amin(0)
-            case "max":
-                self.result = stacked.amax(0)
-            case "mean":
-                ranks = columns[:, 0].sum()
-                self.result = stacked.sum(0) / ranks if ranks else None
-            case _:
-                self.result = stacked.sum(0)
+    def read(self, rows: list[list[int]]) -> None:
+        known = [row[1:] for row in rows if row[0]]
+        if known:
+            self.result = _combine(known, self.state, self.value.shape)
+        elif self.state.reduction != "mean" and not callable(self.state.reduction):
+            self.result = self.value
 
 
 class Told(Large):
     """A tensor whose shape only the ranks with data know."""
 
-    words = 2 + MAX_DIMENSIONS
+    words = 2 + MAX_DIMENSIONS + ROOM
 
     def __init__(self, owner: str, state: MetricState, value: Tensor, *, known: bool) -> None:
         super().__init__(owner, state, value)
         self.known = known
         self.ranks = 0
         """How many have a value."""
+        self.follows = False
+        """Whether it needs an ``all_reduce``."""
 
-    def write(self) -> Tensor:
-        return torch.tensor(_describe(self.owner, int(self.known), self.value, self.value.shape))
+    def write(self) -> list[int]:
+        room = [0] * ROOM
+        if self.known and self._has_room(self.value.shape):
+            room[: self.value.numel()] = _to_words(self.value)
+        return _describe(self.owner, int(self.known), self.value, self.value.shape) + room
 
-    def read(self, columns: Tensor) -> None:
-        rows, shape, _ = _understand(self.owner, columns)
-        self.ranks = sum(map(bool, rows))
+    def read(self, rows: list[list[int]]) -> None:
+        known, shape, _ = _understand(self.owner, rows)
+        self.ranks = sum(map(bool, known))
+        if self.ranks and self._has_room(shape):
+            begin = 2 + MAX_DIMENSIONS
+            end = begin + torch.Size(shape).numel()
+            self.result = _combine([row[begin:end] for row in rows if row[0]], self.state, shape)
+            return
+        self.follows = self.ranks > 0
         if not self.known:
             fill = self.state.identity
             self.value = torch.full(shape, fill, dtype=self.dtype, device=self.value.device)
+
+    def _has_room(self, shape: Sequence[int]) -> bool:
+        return torch.Size(shape).numel() <= ROOM and not self.dtype.is_complex
 
     def settle(self, value: Tensor) -> None:
         self.result = value / self.ranks if self.state.reduction == "mean" else value
@@ -165,12 +167,12 @@ class History:
         self.dtype = value.dtype
         self.result: Value = None
 
-    def write(self) -> Tensor:
+    def write(self) -> list[int]:
         rows = self.value.shape[0] if self.known else 0
-        return torch.tensor(_describe(self.owner, rows, self.value, self.value.shape[1:]))
+        return _describe(self.owner, rows, self.value, self.value.shape[1:])
 
-    def read(self, columns: Tensor) -> None:
-        self.rows, self.shape, dtype = _understand(self.owner, columns)
+    def read(self, rows: list[list[int]]) -> None:
+        self.rows, self.shape, dtype = _understand(self.owner, rows)
         self.dtype = dtype or self.dtype
 
     @property
@@ -181,8 +183,10 @@ class History:
         """Return this rank's rows as bytes."""
         if not self.known:
             return torch.empty(0, dtype=torch.uint8)
-        rows = self.value.detach().resolve_conj().resolve_neg().contiguous()
-        return rows.reshape(-1).view(torch.uint8)
+        rows = self.value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        if rows.stride(0) != 1:  # a single number is contiguous whatever its stride
+            rows = rows.clone(memory_format=torch.contiguous_format)
+        return rows.view(torch.uint8)
 
     def unpack(self, pieces: Sequence[Tensor]) -> None:
         """Take every rank's bytes."""
@@ -213,6 +217,33 @@ def _operation(state: MetricState) -> str:
     return _OPERATIONS[state.reduction]
 
 
+def _to_words(value: Tensor) -> list[int]:
+    """Return each element as 64 bits."""
+    flat = value.reshape(-1)
+    words = flat.double().view(torch.int64) if value.is_floating_point() else flat.long()
+    found: list[int] = words.tolist()
+    return found
+
+
+def _combine(rows: list[list[int]], state: MetricState, shape: Sequence[int]) -> Tensor:
+    """Return what the ranks wrote as one, combined in their order."""
+    assert state.dtype is not None
+    words = torch.tensor(rows, dtype=torch.int64)
+    numbers = words.view(torch.float64) if state.dtype.is_floating_point else words
+    if callable(state.reduction):
+        return state.reduction(numbers.to(state.dtype).reshape(len(rows), *shape))
+    match state.reduction:
+        case "min":
+            combined = numbers.amin(0)
+        case "max":
+            combined = numbers.amax(0)
+        case "mean":
+            return numbers.double().mean(0).reshape(tuple(shape))
+        case _:
+            combined = numbers.sum(0)
+    return combined.to(state.dtype).reshape(tuple(shape))
+
+
 def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> list[int]:
     if len(shape) > MAX_DIMENSIONS:
         raise ValueError(
@@ -223,9 +254,8 @@ def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> lis
     return [rows, code, *shape, *[0] * (MAX_DIMENSIONS - len(shape))]
 
 
-def _understand(owner: str, columns: Tensor) -> tuple[list[int], Shape, torch.dtype | None]:
+def _understand(owner: str, table: list[list[int]]) -> tuple[list[int], Shape, torch.dtype | None]:
     """Return the rows of each rank, and shape and dtype of those that have any."""
-    table: list[list[int]] = columns.tolist()
     rows = [row[0] for row in table]
     full = [rank for rank, count in enumerate(rows) if count]
     if not full:

@@ -1,7 +1,7 @@
 """Combining the states of many metrics over all ranks in as few collectives as can be.
 
-One exchange of a short list of integers, the message, carries whatever is small, and what a rank
-without data can't know: shapes and sizes. Then come one ``all_reduce`` per operation and dtype for
+One exchange of a list of integers, the message, carries whatever is small, and what a rank without
+data can't know: shapes and sizes. Then come one ``all_reduce`` per operation and dtype for
 what is large, and one exchange of bytes for all histories. What nobody needs is left out: counts
 and sums alone are one collective, whatever their number and their dtypes.
 
@@ -76,16 +76,16 @@ def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     counts = torch.tensor([metric._store.local.updates for metric in metrics])
     updates = Small("", _UPDATES, counts, known=True)
     parts = {
-        metric: [make_part(metric, state) for state in metric._states.values()]
+        metric: {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
         for metric in metrics
     }
-    _run([updates, *(part for found in parts.values() for part in found)])
+    _run([updates, *(part for found in parts.values() for part in found.values())])
     assert isinstance(updates.result, Tensor)
     results: dict[Store, Values] = {}
     for (metric, found), count in zip(parts.items(), updates.result.tolist(), strict=True):
         home = _home(metric)
-        values = [_at(home, part.result) for part in found]
-        results[metric._store] = Values(dict(zip(metric._states, values, strict=True)), count)
+        values = {name: _at(home, part.result) for name, part in found.items()}
+        results[metric._store] = Values(dict.fromkeys(metric._states) | values, count)
     return results
 
 
@@ -100,7 +100,7 @@ def _run(parts: Sequence[Large | History]) -> None:
     carried = {part.bucket for part in large}
     if histories or told or any(part.bucket not in carried for part in small):
         _tell([*small, *told, *histories], device)
-        large += [part for part in told if part.ranks]
+        large += [part for part in told if part.follows]
     else:
         large += small  # the collectives that there are anyway take them along
     _reduce(large, device)
@@ -109,13 +109,13 @@ def _run(parts: Sequence[Large | History]) -> None:
 
 def _tell(parts: Sequence[Large | History], device: torch.device) -> None:
     """Exchange the message."""
-    words = torch.cat([part.write().to(device) for part in parts])
+    words = torch.tensor([word for part in parts for word in part.write()], device=device)
     rows = idist.all_gather_tensors_with_shapes(words, [words.shape] * idist.get_world_size())
-    table = torch.stack(rows)
-    for part, columns in zip(
-        parts, table.split_with_sizes([part.words for part in parts], 1), strict=True
-    ):
-        part.read(columns)
+    table: list[list[int]] = torch.stack(rows).tolist()
+    end = 0
+    for part in parts:
+        begin, end = end, end + part.words
+        part.read([row[begin:end] for row in table])
 
 
 def _reduce(parts: Sequence[Large], device: torch.device) -> None:

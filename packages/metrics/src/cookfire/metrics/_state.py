@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -314,7 +314,7 @@ class Values:
 
     values: dict[str, Value]
     updates: int = 0
-    derived: dict[str, Any] = field(default_factory=dict)
+    derived: dict[Hashable, Any] = field(default_factory=dict)
     """What formulas worked out of the values, for the others that share them."""
 
 
@@ -328,15 +328,15 @@ class Store:
     """The same over all ranks; there only while a value is computed, and never put into local."""
     alone: bool = False
     """While a value is computed: of this process only, without a collective."""
-    needs: frozenset[str] = frozenset()
-    """What the metrics that share it read, where not all of them read everything."""
     restored: bool = False
     """Whether the values come from a checkpoint: the event that begins a resumed run keeps them."""
+    wanted: frozenset[Hashable] = frozenset()
+    """What the metrics that share it need of the statistic; the rest need not be counted."""
 
     @classmethod
-    def of(cls, states: dict[str, MetricState]) -> Store:
+    def of(cls, states: dict[str, MetricState], wanted: frozenset[Hashable]) -> Store:
         """Return an empty store."""
-        return cls(Values(dict.fromkeys(states)))
+        return cls(Values(dict.fromkeys(states)), wanted=wanted)
 
     def copy(self) -> Store:
         """Return a store that goes on from these values by itself."""
@@ -344,7 +344,7 @@ class Store:
             name: list(value) if isinstance(value, list) else value
             for name, value in self.local.values.items()
         }
-        return Store(Values(values, self.local.updates), restored=self.restored)
+        return Store(Values(values, self.local.updates), restored=self.restored, wanted=self.wanted)
 
     def clear(self) -> None:
         """Forget everything."""

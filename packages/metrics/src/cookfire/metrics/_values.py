@@ -30,7 +30,7 @@ def to_plain(value: Any) -> Any:
 def is_unrollable(output: Any) -> bool:
     """Tell whether an output is a sequence of lists of tensors or numbers."""
     if not isinstance(output, tuple | list) or (output and isinstance(output[0], Tensor)):
-        return False  # nearly always
+        return False
     return all(
         isinstance(item, tuple | list) and all(isinstance(x, Tensor | Number) for x in item)
         for item in output

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cookfire.metrics._classification import predict_classes
-from cookfire.metrics._counting import count_pairs
+from cookfire.metrics._class_counts import ClassCounts
 from cookfire.metrics._metrics_lambda import MetricsLambda
-from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same
-from cookfire.metrics.metric import Metric
 
 __all__ = [
     "ConfusionMatrix",
@@ -30,10 +27,10 @@ Average = Literal["samples", "recall", "precision"] | None
 _AVERAGES = (None, "samples", "recall", "precision")
 
 
-class ConfusionMatrix(Metric):
+class ConfusionMatrix(ClassCounts):
     """How often each class was taken for each: rows are targets, columns are predictions.
 
-    Targets that are no class (such as 255 for pixels to ignore) are left out.
+    Targets that are no class (such as 255 for pixels to ignore) are left out of the matrix.
 
     Args:
         num_classes: how many classes there are, at least 2.
@@ -44,6 +41,7 @@ class ConfusionMatrix(Metric):
             class indices ``(batch, ...)``.
         device: where counts are kept; None: where the data are.
         skip_unrolling: see :class:`~cookfire.metrics.Metric`.
+        ignore_index: targets of this value are left out, also where it is a class.
 
     Raises:
         ValueError: fewer than 2 classes, or an unknown ``average``; by ``update``, shapes that
@@ -57,9 +55,6 @@ class ConfusionMatrix(Metric):
                 [1, 1]])
     """
 
-    confusion_matrix = MetricState(torch.int64, shape=("num_classes", "num_classes"))
-    count = MetricState(torch.int64)
-
     def __init__(
         self,
         num_classes: int,
@@ -67,6 +62,8 @@ class ConfusionMatrix(Metric):
         output_transform: Callable[[Any], Any] = same,
         device: str | torch.device | None = None,
         skip_unrolling: bool = False,
+        *,
+        ignore_index: int | None = None,
     ) -> None:
         if num_classes < 2:
             raise ValueError(
@@ -79,21 +76,21 @@ class ConfusionMatrix(Metric):
             )
         self.num_classes = num_classes
         self.average = average
-        super().__init__(output_transform, device, skip_unrolling)
+        self._wanted = frozenset({"matrix", "samples", ("scores", num_classes)})
+        super().__init__(
+            output_transform,
+            device=device,
+            skip_unrolling=skip_unrolling,
+            ignore_index=ignore_index,
+        )
 
-    def update(self, output: Sequence[Tensor]) -> None:
-        """Count a batch."""
-        scores, y = output
-        expected = (scores.shape[0], self.num_classes, *scores.shape[2:])
-        if scores.ndim < 2 or scores.shape != expected or y.shape != (expected[0], *expected[2:]):
-            raise ValueError(
-                f"ConfusionMatrix(num_classes={self.num_classes}): expected scores "
-                f"(batch, {self.num_classes}, ...) and class indices (batch, ...), got "
-                f"{tuple(scores.shape)} and {tuple(y.shape)}: reshape them by output_transform"
-            )
-        predicted = self._once("classes", scores, predict_classes)
-        matrix = count_pairs(predicted, y, self.num_classes)[:-1]
-        self.accumulate(confusion_matrix=matrix, count=scores.shape[0])
+    @property
+    def confusion_matrix(self) -> Tensor:
+        """The counts, int64; of this process, but within ``compute`` of all."""
+        matrix = self._matrix()
+        if matrix is None:
+            return torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        return matrix[:-1]
 
     def compute(self) -> Tensor:
         """Return the matrix, int64, or float64 with an average.
@@ -105,7 +102,7 @@ class ConfusionMatrix(Metric):
         if self.average is None:
             return self.confusion_matrix
         if self.average == "samples":
-            return self.confusion_matrix / self.count.double()
+            return self.confusion_matrix / self.samples.double()
         return self.normalize(self.confusion_matrix, self.average)
 
     @staticmethod

@@ -6,7 +6,7 @@ import copy
 import functools
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 ResultMode = Literal["flatten", "named", "both"]
+_PLAIN = {bool, int, float, str, type(None), Store, Tensor, frozenset}
+"""What attributes mostly are, which is no metric nor holds one."""
 _RESULT_MODES = ("flatten", "named", "both")
 
 
@@ -108,8 +110,8 @@ class Metric(Composable, Serializable, ABC):
 
     required_output_keys: tuple[str, ...] | None = ("y_pred", "y")
     _states: ClassVar[dict[str, MetricState]] = {}
-    _needs: ClassVar[frozenset[str]] = frozenset()
-    """What it reads of a state that it shares with metrics that read other things."""
+    _wanted: frozenset[Hashable] = frozenset()
+    """What it needs of a statistic that it shares."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -143,7 +145,7 @@ class Metric(Composable, Serializable, ABC):
         self._device = None if device is None else torch.device(device)
         self._skip_unrolling = skip_unrolling
         self._metrics_result_mode = metrics_result_mode
-        self._store = Store.of(self._states)
+        self._store = Store.of(self._states, self._wanted)
         self._computing = False
         self._attachment: weakref.ref[AttachedMetrics] | None = None
         self._scratch: dict[Hashable, Any] | None = None
@@ -177,6 +179,9 @@ class Metric(Composable, Serializable, ABC):
             TypeError: a dtype that does not fit the state's.
             ValueError: a shape that does not fit it.
         """
+        self._merge(values)
+
+    def _merge(self, values: dict[str, Tensor | float]) -> None:
         held, states = self._store.local, self._states
         merged: dict[str, Value] = {}
         try:
@@ -292,15 +297,16 @@ class Metric(Composable, Serializable, ABC):
         """Iterate over this metric and those that it holds."""
         yield self
         for value in vars(self).values():
-            for metric in _find_metrics(value):
-                yield from metric._family()
+            if type(value) not in _PLAIN:
+                for metric in _find_metrics(value):
+                    yield from metric._family()
 
     def _clone(self, replace: Callable[[Metric], Metric]) -> Self:
         """Return a copy with a store of its own, still to be reset, and its parts replaced."""
         clone = copy.copy(self)
         for name, value in vars(clone).items():
             vars(clone)[name] = _replace_metrics(value, replace)
-        clone._store = Store.of(self._states)
+        clone._store = Store.of(self._states, self._wanted)
         return clone
 
     def _attributes(self) -> dict[str, Any]:
@@ -337,6 +343,11 @@ class Metric(Composable, Serializable, ABC):
         """
         return None
 
+    @property
+    def _states_in_use(self) -> Iterable[str]:
+        """The states that travel between ranks; the same on all of them."""
+        return self._states
+
     def _is_lazy(self, usage: MetricUsage) -> bool:  # noqa: ARG002 - for subclasses
         """Tell whether its value is wanted so often that it is combined at the epoch's end only."""
         return False
@@ -353,11 +364,16 @@ class Metric(Composable, Serializable, ABC):
 
     def _transform(self, output: Any) -> Any:
         output = self._output_transform(output)
-        return self._select(output) if isinstance(output, Mapping) else output
+        if type(output) is not tuple and isinstance(output, Mapping):
+            return self._select(output)
+        return output
 
     def _take(self, output: Any) -> None:
         """Update with an engine's output."""
         output = self._transform(output)
+        if type(output) is tuple and output and isinstance(output[0], Tensor):
+            self.update(output)  # nearly always
+            return
         if self._skip_unrolling or not is_unrollable(output):
             self.update(output)
             return
@@ -424,7 +440,8 @@ def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
     def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
         if self._computing:  # called by a subclass's formula
             return formula(self, *args, **kwargs)
-        with Combined(self._family()):
+        # What is combined already is so with all of its family.
+        with Combined(self._family() if self._store.reduced is None else ()):
             self._computing = True
             try:
                 self._check_computable()
@@ -437,13 +454,14 @@ def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _find_metrics(value: Any) -> Iterator[Metric]:
-    if isinstance(value, Metric):
-        yield value
-    elif type(value) in (list, tuple):
+    kind = type(value)
+    if kind in (list, tuple):
         for item in value:
             yield from _find_metrics(item)
-    elif type(value) is dict:
+    elif kind is dict:
         yield from _find_metrics(list(value.values()))
+    elif Composable in kind.__mro__ and isinstance(value, Metric):  # the latter takes longer
+        yield value
 
 
 def _replace_metrics(value: Any, replace: Callable[[Metric], Metric]) -> Any:

@@ -31,7 +31,7 @@ class R2Score(Errors):
         0.5
     """
 
-    _needs = frozenset({"squared", "moments"})
+    _wanted = frozenset({"squared", "moments"})
 
     def compute(self) -> Any:
         """Return the coefficient as a float.
