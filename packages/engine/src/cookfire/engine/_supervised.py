@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -56,19 +56,24 @@ def _prediction_and_target(x: Any, y: Any, y_pred: Any) -> tuple[Any, Any]:  # n
     return y_pred, y
 
 
-class _Accumulation:
+class Accumulation:
     """Which windows of iterations share an optimizer step, and how much each loss weighs.
 
     A window never crosses the end of an epoch. Where the epoch's length is known, the last window
     is as long as what is left; where it is not, the engine's EPOCH_COMPLETED finishes it.
+
+    Its state is that of an open window, gradients included, so that a run can be saved in the
+    middle of one.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, optimizer: Optimizer, take_step: Callable[[], Any]) -> None:
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(
                 f"gradient_accumulation_steps must be an integer of at least 1, got {steps!r}"
             )
         self.steps = steps
+        self._optimizer = optimizer
+        self._take_step = take_step
         self.length = steps  # of the current window
         self.open = 0  # iterations of the current window whose gradients wait for a step
 
@@ -80,6 +85,36 @@ class _Accumulation:
         if length is None:
             return self.steps, position
         return min(self.steps, max(length - begin * self.steps, 1)), position
+
+    def finish(self, engine: Engine) -> None:
+        """Step on a window that the end of the data, or of the run, cut short."""
+        if self.open and (not engine._position.in_epoch or engine._is_done()):
+            ratio = self.length / self.open
+            for parameter in self._parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(ratio)
+            self._take_step()
+            self._optimizer.zero_grad()
+            self.open = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the window is, and its gradients: each process's own."""
+        gradients = [parameter.grad for parameter in self._parameters()] if self.open else []
+        return {"length": self.length, "open": self.open, "gradients": gradients}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on in the window that :meth:`state_dict` returned."""
+        self.length, self.open = state_dict["length"], state_dict["open"]
+        if self.open:
+            pairs = zip(self._parameters(), state_dict["gradients"], strict=True)
+            for parameter, gradient in pairs:
+                parameter.grad = (
+                    None if gradient is None else gradient.to(parameter.device, copy=True)
+                )
+
+    def _parameters(self) -> Iterator[Tensor]:
+        for group in self._optimizer.param_groups:
+            yield from group["params"]
 
 
 def _training_step(
@@ -97,8 +132,6 @@ def _training_step(
     scaler: GradScaler | None = None,
     optimizer_step: Callable[[], Any] | None = None,
 ) -> Step:
-    accumulation = _Accumulation(gradient_accumulation_steps)
-    accumulating = accumulation.steps > 1
     synchronised = nullcontext()
     no_sync = getattr(model, "no_sync", nullcontext)
 
@@ -111,17 +144,8 @@ def _training_step(
         else:
             optimizer.step()
 
-    def finish(engine: Engine) -> None:
-        """Step on a window that the end of the data, or of the run, cut short."""
-        if accumulation.open and (not engine._position.in_epoch or engine._is_done()):
-            ratio = accumulation.length / accumulation.open
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.grad.mul_(ratio)
-            take_step()
-            optimizer.zero_grad()
-            accumulation.open = 0
+    accumulation = Accumulation(gradient_accumulation_steps, optimizer, take_step)
+    accumulating = accumulation.steps > 1
 
     def step(engine: Engine, batch: Any) -> Any:
         if not model.training:  # an evaluator of the same model may have changed it
@@ -148,7 +172,7 @@ def _training_step(
             take_step()
         return output_transform(x, y, y_pred, loss)
 
-    vars(step)["finish"] = finish
+    vars(step)["finish"] = accumulation.finish
     return step
 
 
