@@ -35,10 +35,10 @@ class FastaiLRFinder:
     Example:
         >>> from math import log10
         >>> group = optimizer.param_groups[0]
-        >>> trainer = Engine(lambda engine, batch: 1 + (log10(group["lr"]) + 1) ** 2)
+        >>> trainer = Engine(lambda engine, batch: 1 + (log10(group["lr"]) + 1) ** 4)
         >>> finder, to_save = FastaiLRFinder(), {"model": model, "optimizer": optimizer}
-        >>> with finder.attach(trainer, to_save, start_lr=1e-4, smooth_f=0, diverge_th=3) as finding:
-        ...     state = finding.run([0] * 60)
+        >>> with finder.attach(trainer, to_save, start_lr=1e-3, end_lr=1e3) as search:
+        ...     state = search.run([0] * 60)
         >>> sorted(finder.get_results())
         ['loss', 'lr']
         >>> finder.apply_suggested_lr(optimizer)

@@ -107,10 +107,8 @@ def cycles(
         raise ValueError(f"a cycle must have at least 2 steps, got {size!r}")
     if not isinstance(warmup, int) or warmup < 0:
         raise ValueError(f"the warm-up must have 0 steps or more, got {warmup!r}")
-    if not size_mult >= 1:
-        raise ValueError(
-            f"cycles can't get shorter: expected a factor of 1 or more, got {size_mult!r}"
-        )
+    if not size_mult > 0:
+        raise ValueError(f"the factor of the cycles' sizes must be above 0, got {size_mult!r}")
     return _Cycles(start, end, size, shape, size_mult, start_mult, end_mult, warmup)
 
 

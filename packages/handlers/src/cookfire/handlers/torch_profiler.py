@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ class TorchProfiler:
     def _step(self) -> None:
         if self._profile is None:
             return
-        self._profile.step()
+        with warnings.catch_warnings():
+            # That a window has its own events alone is what is wanted.
+            warnings.filterwarnings("ignore", message=".*clears events at the end of each cycle")
+            self._profile.step()
         self._left -= 1
         if self._left == 0:
             self._stop()
