@@ -5,6 +5,7 @@ python tools/draw_schedules.py
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -20,7 +21,9 @@ import cookfire.handlers.state_param_scheduler
 from cookfire.handlers import schedules
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-_BLOCK = re.compile(r"```python\n(.*?)```\n\n!\[[^]]*\]\((pictures/[\w-]+\.png)\)", re.DOTALL)
+_BLOCK = re.compile(
+    r"```python\n((?:(?!```).)*)```\n\n!\[[^]]*\]\((pictures/[\w-]+\.png)\)", re.DOTALL
+)
 
 
 def blocks(page: Path = DOCS / "schedules.md") -> list[tuple[str, str]]:
@@ -43,6 +46,12 @@ def values_of(code: str) -> list[list[Any]]:
     return values
 
 
+def digest(values: list[list[Any]]) -> str:
+    """Return a number for the values, which a picture carries to tell what it shows."""
+    text = "\n".join(" ".join(f"{value:.9g}" for value in row) for row in values)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def draw(values: list[list[Any]], path: Path) -> None:
     """Draw each column over the first."""
     figure, axes = plt.subplots(figsize=(4.8, 1.8), dpi=80)
@@ -54,7 +63,7 @@ def draw(values: list[list[Any]], path: Path) -> None:
     axes.tick_params(labelsize=8)
     figure.tight_layout(pad=0.3)
     # Without the version of matplotlib in it, the bytes change with the picture alone.
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, metadata={"Software": None, "Description": digest(values)})
     plt.close(figure)
 
 

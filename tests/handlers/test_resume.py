@@ -95,7 +95,7 @@ class Training:
         evaluator.add_event_handler(
             Events.EPOCH_COMPLETED,
             lambda engine: engine.state.metrics.update(
-                loss=float(self.model[3].weight.abs().sum())
+                loss=self.model[3].weight.abs().sum().item()
             ),
         )
         evaluator.add_event_handler(Events.COMPLETED, handler)
