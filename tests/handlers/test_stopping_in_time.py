@@ -79,6 +79,19 @@ def test_the_run_pauses_after_all_handlers_of_the_iteration_and_signals_are_rest
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_a_signal_after_the_last_iteration_does_what_it_did_before() -> None:
+    order: list[str] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: order.append("mine"))
+    try:
+        engine = trainer()
+        Preemption(lambda: order.append("save")).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, send(signal.SIGUSR1))
+        engine.run([0])
+        assert order == ["mine"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 @pytest.mark.parametrize("way", ["to its end", "terminated", "interrupted", "failed"])
 def test_however_a_run_ends_the_signals_are_restored(way: str) -> None:
     before = signal.getsignal(signal.SIGTERM)

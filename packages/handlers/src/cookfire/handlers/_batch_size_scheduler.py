@@ -126,10 +126,8 @@ class BatchSizeScheduler(BaseParamScheduler):
         return self._sampler.batch_size
 
     def _check(self, size: Any) -> None:
-        is_global = self._sampler is self.dataloader.batch_sampler
-        world_size = idist.get_world_size() if isinstance(self._sampler, DataOrder) else 1
-        if not is_global:  # a user's batches that are shared out
-            world_size = idist.get_world_size()
+        is_torchs = isinstance(self.dataloader.batch_sampler, BatchSampler)  # of each process
+        world_size = 1 if is_torchs else idist.get_world_size()
         if not isinstance(size, int) or size < 1 or size % world_size:
             raise ValueError(
                 f"scheduler_fn({self.event_index}) returned {size!r}: expected a batch size, a "

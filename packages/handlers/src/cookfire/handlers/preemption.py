@@ -26,7 +26,7 @@ class Preemption:
 
     Several processes agree on the iteration, also if the signal reached only one of them: attach it
     on every rank. While the run lasts the signals are its own; afterwards they do again what they
-    did before.
+    did before, also one that came after the last iteration.
 
     The processes that load the data should not get SIGTERM themselves, or they end at once, and
     with them the run. With SLURM, SIGUSR1 is the better choice.
@@ -86,7 +86,7 @@ class Preemption:
         engine.register_events(_SAVE)
         engine.add_event_handler(_SAVE, self.save)
         engine.add_event_handler(Events.INTERRUPT, self._pause)
-        engine.add_event_handler(Events.TERMINATE | Events.COMPLETED, self._restore)
+        engine.add_event_handler(Events.TERMINATE | Events.COMPLETED, self._end)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _begin(self) -> None:
@@ -134,6 +134,14 @@ class Preemption:
         )
         if self.exits:
             raise SystemExit(128 + self.received)
+
+    def _end(self) -> None:
+        came_too_late = self.received if self._previous else None
+        self._restore()
+        if (
+            came_too_late is not None
+        ):  # the run has ended: it does what it does without this handler
+            signal.raise_signal(came_too_late)
 
     def _fail(self) -> None:
         if self._previous and self.received is not None:
