@@ -138,9 +138,8 @@ class Preemption:
     def _end(self) -> None:
         came_too_late = self.received if self._previous else None
         self._restore()
-        if (
-            came_too_late is not None
-        ):  # the run has ended: it does what it does without this handler
+        if came_too_late is not None:
+            # The run has ended: let it do what it does without this handler.
             signal.raise_signal(came_too_late)
 
     def _fail(self) -> None:
