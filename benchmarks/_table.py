@@ -14,16 +14,20 @@ import torch
 PAGE = Path(__file__).parent / "README.md"
 
 
-def interleaved(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+def interleaved(
+    cases: dict[str, Callable[[], None]],
+    repeats: int,
+    clock: Callable[[], float] = perf_counter,
+) -> dict[str, float]:
     """Return each case's median seconds; the cases take turns, so drift hits them alike."""
     for case in cases.values():
         case()
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repeats):
         for name, case in cases.items():
-            begin = perf_counter()
+            begin = clock()
             case()
-            seconds[name].append(perf_counter() - begin)
+            seconds[name].append(clock() - begin)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -90,7 +90,11 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
 
 def main() -> None:
     """Parse the command line; an error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Put a real dataset into data/.")
+    parser = argparse.ArgumentParser(
+        prog="python -m data.fetch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("name", choices=sorted(DOWNLOADS))
     name = parser.parse_args().name
     socket.setdefaulttimeout(PATIENCE)

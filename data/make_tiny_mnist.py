@@ -8,14 +8,17 @@ of 0 to 255, scaled by three to 24x24 and framed by two empty pixels to 28x28. E
 
 from __future__ import annotations
 
+import argparse
 import struct
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
-from ._folder import HERE, check, files_of, replace_folder
+from ._folder import HERE, DataError, check, files_of, replace_folder
 
 
 def idx(array: npt.NDArray[np.uint8]) -> bytes:
@@ -39,5 +42,19 @@ def write(folder: Path) -> None:
     check(folder, files_of("tiny_mnist"), "scikit-learn's digits or make_tiny_mnist.py changed")
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, which has nothing to say; an error is one line and exit code 2."""
+    argparse.ArgumentParser(
+        prog="python -m data.make_tiny_mnist",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)
+    try:
+        replace_folder(HERE / "tiny_mnist", write)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    replace_folder(HERE / "tiny_mnist", write)
+    main()

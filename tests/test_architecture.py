@@ -81,7 +81,11 @@ def test_every_public_name_is_listed_and_there(package: str) -> None:
 
 def test_no_committed_file_names_a_registrys_address() -> None:
     hosts = ("pypi" + ".org", "files.python" + "hosted.org", "registry.npm" + "js.org")
-    files = [ROOT / "pyproject.toml", ROOT / "requirements.lock", *ROOT.glob("*/*/pyproject.toml")]
+    files = [
+        ROOT / "pyproject.toml",
+        *ROOT.glob("requirements*.lock"),
+        *ROOT.glob("*/*/pyproject.toml"),
+    ]
     for file in files:
         text = file.read_text()
         assert not any(host in text for host in hosts), file.relative_to(ROOT)

@@ -30,12 +30,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         _manifest.record(
             tmp_path / "soup" / "logs" / "tiny", entry, recipe=tmp_path / "soup", data=tmp_path,
             outputs=outputs, environment=_environment.describe(world_size=1), fingerprint={},
-            parameters={}, result={},
+            parameters={"data": "data"}, result={},
         )  # fmt: skip
     (tmp_path / "soup" / "baseline.yaml").write_text(
         "tiny: {metrics: {accuracy: {value: 0.9, tolerance: 0.02}}, environment: {world_size: 1}, "
         "sha256: 9a129038d9a00ed95fda55beb7a7dbdbc4b7b9b8d9ea8e9b7bdec9a5b2a1e1c7, commit: a, "
-        "date: 2026-01-01}"
+        "date: 2026-01-01, inputs: {parameters: {data: data}, data: b, recipe: c, core: d}}"
     )
     return tmp_path
 

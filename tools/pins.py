@@ -7,8 +7,12 @@
 
 - ``[tool.uv] constraint-dependencies`` in ``pyproject.toml``: with it ``uv run`` resolves to the
   same versions everywhere. torch and what comes with it are pinned by their dependency group, since
-  each environment has its own.
-- ``requirements.lock``: the same set with hashes, for pip and for reading.
+  each environment has its own: ``recent``, the default, and ``xla``.
+- ``requirements.lock`` and ``requirements-xla.lock``: the whole set of each environment, with
+  hashes, for pip and for reading.
+
+Both sets are checked against one resolution, in any environment; what is installed is compared with
+the set of the environment that runs this.
 """
 
 from __future__ import annotations
@@ -18,15 +22,18 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
-LOCK = ROOT / "requirements.lock"
 BEGIN, END = "# pins: kept by tools/pins.py\n", "# end of pins\n"
 # These follow from the group's own pin, and differ between environments.
 BY_GROUP = re.compile(r"(torch|torchvision|torch-xla|triton|nvidia-.*|cuda-.*)==")
-GROUPS = ("dev", "recent", "bench")
+LOCKS = {
+    ROOT / "requirements.lock": ("dev", "recent", "bench"),
+    ROOT / "requirements-xla.lock": ("dev", "xla"),
+}
 
 
 def main() -> int:
@@ -44,73 +51,110 @@ def main() -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
-        print("run `uv run tools/pins.py --update`, and commit both files", file=sys.stderr)
+        print("run `uv run tools/pins.py --update`, and commit all three files", file=sys.stderr)
         return 1
-    print(f"{len(requirements())} pins agree with {LOCK.name} and the environment")
+    names = " and ".join(lock.name for lock in LOCKS)
+    print(f"{len(pinned())} pins agree with {names}, and {installed().name} with what is installed")
     return 0
 
 
 def update(text: str) -> None:
-    """Resolve without pins, then write the pins and the lock."""
+    """Resolve without pins, then write the pins and the locks."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    PYPROJECT.write_text(f"{before}{BEGIN}constraint-dependencies = []\n{END}{after}")
+
+    def pin(pins: set[str]) -> None:
+        listed = "".join(f'    "{pin}",\n' for pin in sorted(pins, key=name_first))
+        PYPROJECT.write_text(f"{before}{BEGIN}constraint-dependencies = [\n{listed}]\n{END}{after}")
+
     try:
+        pin(set())
         uv("lock", "--upgrade")
-        LOCK.write_text(export())
-        pins = [line for line in requirements() if not BY_GROUP.match(line)]
+        # The other environments take what the first one has, so that one set of pins serves all.
+        pin(without_groups(requirements(export(next(iter(LOCKS))))))
+        uv("lock")
+        for lock in LOCKS:
+            lock.write_text(export(lock))
+        pin(shared())
+        uv("lock")
     except BaseException:
         PYPROJECT.write_text(text)
         raise
-    listed = "".join(f"    {quoted(pin)},\n" for pin in pins)
-    PYPROJECT.write_text(f"{before}{BEGIN}constraint-dependencies = [\n{listed}]\n{END}{after}")
-    uv("lock")
 
 
 def check() -> list[str]:
-    """Return what does not agree: pins, lock, what a fresh resolution gives, what is installed."""
-    problems = []
-    pinned = set(re.findall(r'^    ["\'](.+==.+)["\'],$', section(), re.MULTILINE))
-    locked = {line.replace('"', "'") for line in requirements() if not BY_GROUP.match(line)}
-    problems += [f"{LOCK.name} lacks the pin {pin}" for pin in sorted(pinned - locked)]
-    problems += [f"{PYPROJECT.name} lacks the pin {pin}" for pin in sorted(locked - pinned)]
+    """Return what does not agree: pins, locks, what a fresh resolution gives, what is installed."""
+    problems = [f"{PYPROJECT.name} lacks the pin {pin}" for pin in sorted(shared() - pinned())]
+    problems += [f"no lock has the pin {pin}" for pin in sorted(pinned() - shared())]
     uv("lock")
-    resolved = requirements(export())
-    if resolved != requirements():
-        changed = set(resolved).symmetric_difference(requirements())
-        problems.append(f"{LOCK.name} differs from what resolves: {', '.join(sorted(changed))}")
-    for line in requirements():
+    for lock in LOCKS:
+        if changed := requirements(export(lock)) ^ requirements(lock.read_text()):
+            problems.append(f"{lock.name} differs from what resolves: {', '.join(sorted(changed))}")
+    return problems + check_installed(installed())
+
+
+def check_installed(lock: Path) -> list[str]:
+    """Return what is installed in another version than ``lock`` has."""
+    versions: dict[str, list[str]] = {}
+    for line in requirements(lock.read_text()):
         name, version = re.match(r"([\w.-]+)(?:\[.*\])?==([^ ;]+)", line).groups()  # type: ignore[union-attr]  # an export has no other lines
+        versions.setdefault(name, []).append(version)
+    problems = []
+    for name, known in versions.items():
         try:
-            installed = metadata.version(name)
+            found = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue  # another platform's, another Python's, or of a group that is not installed
-        markers = [other for other in requirements() if other.startswith(f"{name}==")]
-        if installed != version and len(markers) == 1:
-            problems.append(f"{name} {installed} is installed, {LOCK.name} has {version}")
+        # Of a name with several versions, markers say which is for whom.
+        if len(known) == 1 and found != known[0]:
+            problems.append(f"{name} {found} is installed, {lock.name} has {known[0]}")
     return problems
 
 
-def section() -> str:
-    """Return the pins' part of the pyproject."""
-    return PYPROJECT.read_text().split(BEGIN)[1].split(END)[0]
+def installed() -> Path:
+    """Return the lock of the environment that runs this."""
+    plain, xla = LOCKS
+    return xla if find_spec("torch_xla") else plain
 
 
-def requirements(text: str | None = None) -> list[str]:
+def pinned() -> set[str]:
+    """Return the pins in the pyproject."""
+    section = PYPROJECT.read_text().split(BEGIN)[1].split(END)[0]
+    return set(re.findall(r'^    "(.+==.+)",$', section, re.MULTILINE))
+
+
+def shared() -> set[str]:
+    """Return what the locks have, but for what follows from the groups."""
+    return without_groups(*(requirements(lock.read_text()) for lock in LOCKS))
+
+
+def without_groups(*lines: set[str]) -> set[str]:
+    """Return the lines that are pinned for all environments, as TOML can quote them."""
+    return {line.replace('"', "'") for line in set().union(*lines) if not BY_GROUP.match(line)}
+
+
+def name_first(pin: str) -> list[str]:
+    """Return what to sort by: ``aiohttp`` before ``aiohttp-retry``, as uv does."""
+    return pin.split("==", 1)
+
+
+def requirements(text: str) -> set[str]:
     """Return lines without their hashes: ``numpy==2.4.6 ; python_full_version < '3.12'``."""
-    lines = [line.rstrip(" \\\n") for line in (text or LOCK.read_text()).splitlines()]
-    return [line for line in lines if re.match(r"[\w.-]+(\[.*\])?==", line)]
+    lines = [line.rstrip(" \\\n") for line in text.splitlines()]
+    return {line for line in lines if re.match(r"[\w.-]+(\[.*\])?==", line)}
 
 
-def export() -> str:
-    """Return uv's resolution in pip's format, with hashes."""
-    groups = [argument for group in GROUPS for argument in ("--group", group)]
-    return uv("export", "--no-emit-workspace", "--no-annotate", "--no-header", *groups)
-
-
-def quoted(pin: str) -> str:
-    """Return a TOML string; markers have quotes of their own."""
-    return '"' + pin.replace('"', "'") + '"'
+def export(lock: Path) -> str:
+    """Return uv's resolution of a lock's groups in pip's format, with hashes."""
+    groups = [argument for group in LOCKS[lock] for argument in ("--group", group)]
+    return uv(
+        "export",
+        "--no-emit-workspace",
+        "--no-annotate",
+        "--no-header",
+        "--no-default-groups",
+        *groups,
+    )
 
 
 def uv(*arguments: str) -> str:

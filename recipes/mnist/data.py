@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from cookfire import distributed as idist
 from cookfire.handlers import recipe
@@ -63,8 +64,8 @@ def read(folder: Path, split: str) -> Digits:
     """
     images_path = folder / "MNIST" / "raw" / f"{split}-images-idx3-ubyte"
     labels_path = folder / "MNIST" / "raw" / f"{split}-labels-idx1-ubyte"
-    images = _read_idx(images_path, read_image_file)
-    labels = _read_idx(labels_path, read_label_file)
+    images = _read_idx(images_path, dimensions=3)
+    labels = _read_idx(labels_path, dimensions=1).long()
     if images.shape[1:] != (SIZE, SIZE):
         height, width = images.shape[1:]
         raise recipe.RecipeError(f"{images_path}: images of {height}x{width}, expected 28x28")
@@ -72,26 +73,34 @@ def read(folder: Path, split: str) -> Digits:
         raise recipe.RecipeError(
             f"{images_path}: {len(images)} images, but {labels_path.name} has {len(labels)} labels"
         )
+    if len(labels) == 0:
+        raise recipe.RecipeError(f"{images_path}: no images in it; fetch it again")
     if labels.max() >= CLASSES:
         raise recipe.RecipeError(f"{labels_path}: label {int(labels.max())}, expected 0 to 9")
     return Digits(images, labels)
 
 
-def _read_idx(path: Path, reader: Callable[[str], Tensor]) -> Tensor:
+def _read_idx(path: Path, *, dimensions: int) -> Tensor:
+    """Read a file of bytes: two zeros, 8 for their type, how many dimensions, each one's size."""
     if not path.is_file():
         raise recipe.RecipeError(
             f"{path}: no such file; --data takes a folder with MNIST/raw/*-ubyte in it, and "
             "`dvc repro data/dvc.yaml:mnist` (or :tiny_mnist) makes one"
         )
     try:
-        return reader(str(path))
+        content = path.read_bytes()
     except OSError as error:
         raise recipe.RecipeError(f"{path}: can't be read: {error.strerror}") from error
-    except Exception as error:  # the reader asserts, looks up and reshapes, as the bytes have it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise recipe.RecipeError(
-            f"{path}: damaged or cut short, or no IDX file of bytes ({reason}); fetch it again"
-        ) from error
+    header = 4 + 4 * dimensions  # bytes; the sizes are big-endian numbers of four
+    sizes = struct.unpack_from(f">{dimensions}I", content.ljust(header, b"\0"), offset=4)
+    if content[:4] != bytes([0, 0, 8, dimensions]):
+        wrong = f"no IDX file of bytes in {dimensions} dimensions"
+    elif (expected := header + math.prod(sizes)) != len(content):
+        wrong = f"damaged or cut short: {len(content):,} bytes, its header says {expected:,}"
+    else:
+        # A bytearray, since tensors must be writable.
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)
+    raise recipe.RecipeError(f"{path}: {wrong}; fetch it again")
 
 
 def load(config: Config, folder: Path) -> Loaders:

@@ -5,6 +5,7 @@ The data are made here: ten patterns with noise, in MNIST's files. A fork keeps 
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import math
@@ -22,8 +23,10 @@ from typing import Literal
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 from matplotlib import rc_context
 from torch import Tensor
+from torchvision.datasets import MNIST
 
 from cookfire.engine import Engine, Events
 from cookfire.handlers import recipe
@@ -293,11 +296,11 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
     ("name", "spoil", "message"),
     [
         (IMAGES, Path.unlink, "no such file; --data takes a folder with MNIST/raw"),
-        (IMAGES, truncate, r"damaged or cut short.*fetch it again"),
-        (LABELS, truncate, r"damaged or cut short.*fetch it again"),
-        (IMAGES, scribble, r"damaged or cut short.*fetch it again"),
-        (IMAGES, lambda path: path.write_bytes(b""), r"damaged or cut short.*fetch it again"),
-        (LABELS, lambda path: path.write_bytes(b"\0\0"), r"damaged or cut short.*fetch it again"),
+        (IMAGES, truncate, "damaged or cut short: 258,731 bytes, its header says 258,736; fetch"),
+        (LABELS, truncate, "damaged or cut short: 333 bytes, its header says 338; fetch it again"),
+        (IMAGES, scribble, "no IDX file of bytes in 3 dimensions; fetch it again"),
+        (IMAGES, lambda path: path.write_bytes(b""), "no IDX file of bytes in 3 dimensions"),
+        (LABELS, lambda path: path.write_bytes(b"\0\0\10\1\0"), "damaged .*5 bytes, its header"),
     ],
 )
 def test_a_file_that_is_missing_or_damaged_is_one_clear_line(
@@ -319,7 +322,7 @@ def test_a_file_that_is_missing_or_damaged_is_one_clear_line(
         ((40, 28, 28), torch.zeros(39), "40 images, but train-labels-idx1-ubyte has 39 labels"),
         ((40, 32, 32), torch.zeros(40), "images of 32x32, expected 28x28"),
         ((40, 28, 28), torch.full((40,), 10), "label 10, expected 0 to 9"),
-        ((0, 28, 28), torch.zeros(0), "damaged or cut short"),
+        ((0, 28, 28), torch.zeros(0), "no images in it"),
         ((31, 28, 28), torch.zeros(31), "31 training images, fewer than a batch of 32"),
     ],
 )
@@ -334,6 +337,31 @@ def test_files_that_do_not_belong_together_are_one_clear_line(
     write_idx(tmp_path, LABELS, labels)
     with pytest.raises(recipe.RecipeError, match=message):
         data.load(CONFIG, tmp_path)
+
+
+def test_the_digits_read_are_those_that_torchvision_reads(digits: Path) -> None:
+    for split in ("train", "t10k"):
+        read, expected = data.read(digits, split), MNIST(digits, train=split == "train")
+        assert torch.equal(read.images, expected.data)
+        assert torch.equal(read.labels, expected.targets)
+        assert (read.images.dtype, read.labels.dtype) == (torch.uint8, torch.int64)
+
+
+# The pipeline
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_a_stage_depends_on_every_module_that_it_imports(stage: str) -> None:
+    found, queue = set(), [stage]
+    while queue:
+        found.add(name := queue.pop())
+        for node in ast.walk(ast.parse((HERE / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                queue += [name for name in names if name not in found]
+    stages = yaml.safe_load((HERE / "dvc.yaml").read_text())["stages"]
+    paths = [path for path in stages[stage]["do"]["deps"] if path.endswith(".py")]
+    assert sorted(paths) == sorted(f"recipes/mnist/{name}.py" for name in found)
 
 
 # Parameters and the command line
@@ -361,6 +389,18 @@ def test_a_parameter_that_can_not_be_names_its_key(tmp_path: Path, line: str, me
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(recipe.RecipeError, match=message):
         recipe.load(tmp_path / "params.yaml", "tiny", Config)
+
+
+def test_the_plain_training_must_be_told_where_to_write() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", train_plain.__name__, "--profile", "tiny"],
+        cwd=HERE.parents[train_plain.__name__.count(".") - 1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "the following arguments are required: --out" in done.stderr
 
 
 def test_a_copy_of_the_recipe_trains_and_evaluates_from_the_command_line(

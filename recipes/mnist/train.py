@@ -8,7 +8,7 @@
 The weights after the last step are in ``model.pt``, those of the epoch with the best validation F1
 in ``best.pt``, the metrics of each epoch in ``curves.tsv``. An interrupted training goes on where
 it was when the same command is given again. ``train_plain.py`` is the same training without
-Cookfire: ``diff`` the two.
+engine, handlers and metrics: ``diff`` the two.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     net = Net(config.dropout)
     # The same initial weights in every process, then dropout of its own in each.
     torch.manual_seed(idist.derive_seed(config.seed, 0, idist.get_rank()))
-    model = idist.auto_model(net)
-    if config.compile:
-        model.compile()
+    # `net` is what is saved; `model` is what is called: the same weights on the device, and with
+    # several processes wrapped, so that these share their gradients.
+    model = idist.auto_model(net, compile=config.compile)
     optimizer = idist.auto_optim(SGD(model.parameters(), lr=config.lr, momentum=config.momentum))
     criterion = nn.NLLLoss()
     mixed = config.precision != "float32"
@@ -124,6 +124,7 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
         output_transform=lambda loss: {"batch_loss": loss},
     )
 
+    # Once in each evaluation: iterations are counted anew in each.
     @evaluators["validation"].on(Events.ITERATION_COMPLETED(once=1))
     def show_predictions(evaluator: Engine) -> None:
         images, _ = evaluator.state.batch
@@ -134,6 +135,8 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     with ExitStack() as stack:
         for logger in loggers.values():
             stack.enter_context(logger)
+        # Puts the trainer and all these back to where an interrupted run was, if there is one; and
+        # from here on keeps what is needed to go on with this one.
         run.keep(trainer, model=net, optimizer=optimizer, scaler=scaler, best=best, **loggers)
         trainer.run(data.training, max_epochs=config.epochs)
     run.save("model.pt", net.state_dict())

@@ -194,6 +194,18 @@ def test_the_tiny_digits_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert content(tmp_path / "once") == content(tmp_path / "again")
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["there"], 2)])
+def test_the_tiny_digits_are_not_written_for_a_question_or_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
+) -> None:
+    monkeypatch.setattr(make_tiny_mnist, "HERE", tmp_path)
+    with pytest.raises(SystemExit, match=str(code)):
+        make_tiny_mnist.main(arguments)
+    assert not list(tmp_path.iterdir())
+    make_tiny_mnist.main([])
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny_mnist"]
+
+
 def test_changed_digits_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = load_digits()
     digits.target[0] = 1

@@ -236,7 +236,7 @@ def test_a_model_goes_to_the_device_and_stays_what_it_is():
 
 
 def test_with_several_devices_one_is_used_and_the_way_to_all_is_said(monkeypatch, caplog):
-    monkeypatch.setattr("cookfire.distributed.auto.device", lambda: torch.device("meta", 0))
+    monkeypatch.setattr("cookfire.distributed._model.device", lambda: torch.device("meta", 0))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
     model = nn.Linear(2, 1, device="meta")
     with caplog.at_level(logging.INFO):

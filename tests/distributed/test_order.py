@@ -271,3 +271,14 @@ def test_torchs_distributed_sampler_is_told_the_epoch_but_cannot_skip():
     assert sampler.epoch == 3
     assert not set_position(loader, 4, 1)
     assert sampler.epoch == 4
+
+
+def test_where_the_next_pass_begins_can_be_asked():
+    order = DataOrder(10, 4, shuffle=False)
+    assert order.next_position == (1, 0)
+    list(order)
+    assert order.next_position == (2, 0)
+    order.set_position(epoch=5, batch=2)
+    assert order.next_position == (5, 2)
+    list(order)
+    assert order.next_position == (5, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import torch
 
 from cookfire.engine import Engine
 from cookfire.handlers import recipe
-from cookfire.handlers.recipe import _fingerprint, _lock
+from cookfire.handlers.recipe import _fingerprint, _lock, _main
 from cookfire.handlers.recipe._fingerprint import differences, fingerprint, hash_data
 from cookfire.handlers.recipe._resume import ResumeFolder
 
@@ -108,6 +109,14 @@ def test_a_forked_worker_that_outlives_the_holder_does_not_hold_the_lock(
         os.close(_lock._acquire(tmp_path))
     worker.kill()
     worker.join()
+
+
+def test_trouble_with_a_file_of_ours_names_the_users_folder() -> None:
+    for file in (".cookfire-1.tmp", ".resume"):
+        error = OSError(errno.EROFS, "Read-only file system", f"/out/{file}")
+        assert _main._describe(error, resumable=True) == "/out: Read-only file system"
+    error = OSError(errno.ENOSPC, "No space left on device", "/out/model.pt")
+    assert _main._describe(error, resumable=False) == "/out/model.pt: No space left on device"
 
 
 def test_publishing_leaves_out_temporary_files_and_sums_and_can_be_repeated(tmp_path: Path) -> None:

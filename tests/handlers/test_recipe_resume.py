@@ -233,9 +233,10 @@ def test_a_second_training_of_a_profile_is_refused_with_the_firsts_process_id(to
     while not list(toy.resume.glob("state_*.pt")):
         time.sleep(0.02)
     assert toy.run() == 2
-    assert toy.said.splitlines()[-1] == (
-        f"toy/.resume/tiny: process {first.pid} is training this already; wait for it or end it"
-    )
+    assert toy.said.splitlines() == [
+        f"toy/.resume/tiny: process {first.pid} is training this; waiting 0.2 s for it to end",
+        f"toy/.resume/tiny: process {first.pid} is training this already; wait for it or end it",
+    ]
     first.kill()
     first.join()
     assert "resuming at iteration 3 (epoch 1 of 4)" in toy.finished()
@@ -274,6 +275,26 @@ def test_what_one_of_several_processes_complains_of_is_one_line(toy: Toy) -> Non
     assert toy.said.splitlines()[-1] == "the data is not to be had"
 
 
+def test_a_run_that_could_not_begin_is_one_line_and_leaves_nothing(toy: Toy) -> None:
+    assert toy.run("refuse 0", "train", "--profile", "tiny", "--out", "here") == 2
+    assert toy.said == "the data is not to be had\n"
+    assert not (toy.root / "here").exists()
+    (toy.root / "here").mkdir()
+    assert toy.run("refuse 0", "train", "--profile", "tiny", "--out", "here") == 2
+    assert not list((toy.root / "here").iterdir())
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    toy: Toy, expected: dict[str, bytes]
+) -> None:
+    assert toy.run("full 14") == 2
+    assert toy.said.splitlines()[-1] == (
+        "No space left on device; the same command goes on when there is room"
+    )
+    assert "resuming at iteration 12" in toy.finished()
+    assert toy.outs() == expected
+
+
 def test_with_out_everything_is_written_there_and_other_data_can_be_trained_on(
     toy: Toy, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
@@ -287,6 +308,7 @@ def test_with_out_everything_is_written_there_and_other_data_can_be_trained_on(
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == sorted(
         [*expected, "logs", "metrics.json"]
     )
+    assert (tmp_path / "here" / "logs" / "data").read_text() == str(tmp_path / "mine")
     assert not (toy.folder / "runs").exists()
     assert not (toy.folder / "logs").exists()
 
@@ -298,12 +320,19 @@ def test_with_out_everything_is_written_there_and_other_data_can_be_trained_on(
          "--data needs --out DIR outside runs/, which holds results on the profile's own data"),
         ("train", ["--profile", "tiny", "--data", "data", "--out", "toy/runs/x"],
          "--out toy/runs/x: runs/ is DVC's; choose a folder outside it"),
+        ("train", ["--profile", "tiny", "--out", "log"], "--out log: not a folder"),
+        ("train", ["--profile", "tiny", "--out", "log/x"], "log/x: Not a directory"),
         ("train", ["--profile", "tinny"],
          "toy/params.yaml: no profile 'tinny'; did you mean 'tiny'? "
-         "(there are: tiny, two, pinned)"),
+         "(there are: tiny, two, pinned, lost, made)"),
         ("train", ["--profile", "tiny", "--data", "nowhere", "--out", "x"],
-         "--data: no such file or folder: nowhere; `dvc repro` of this stage makes it, "
-         "and --data DIR --out DIR takes another"),
+         "--data: no such file or folder: nowhere"),
+        ("train", ["--profile", "lost"],
+         "toy/params.yaml: lost.data: no such file or folder: lost; --data DIR --out DIR takes "
+         "another"),
+        ("train", ["--profile", "made"],
+         "toy/params.yaml: made.data: no such file or folder: toy/digits; `dvc repro "
+         "toy/dvc.yaml:digits` makes it, and --data DIR --out DIR takes another"),
         ("evaluate", ["--profile", "tiny"],
          "toy/runs/tiny/model.pt: no such file; train 'tiny' first"),
         ("train", ["--profile", "pinned"],
@@ -314,5 +343,9 @@ def test_with_out_everything_is_written_there_and_other_data_can_be_trained_on(
 def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     toy: Toy, entry: str, arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (toy.folder / "dvc.yaml").touch()
+    with (toy.folder / "params.yaml").open("a") as file:
+        file.write("lost: {data: ../lost, lr: 1, epochs: 1}\n")
+        file.write("made: {data: digits, lr: 1, epochs: 1}\n")
     assert toy.run("", entry, *arguments) == 2
     assert toy.said.splitlines()[-1] == line

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cookfire.handlers import recipe
-from cookfire.handlers.recipe import _environment, _manifest
+from cookfire.handlers.recipe import _environment, _fingerprint, _inputs, _manifest
 from cookfire.handlers.recipe.__main__ import main as command
 from cookfire.handlers.recipe._fingerprint import fingerprint
 
@@ -22,8 +23,8 @@ class Toy:
         self.outputs, self.logs = self.folder / "runs" / "tiny", self.folder / "logs" / "tiny"
         self.outputs.mkdir(parents=True)
         (self.folder / "train.py").write_text("LR = 1\n")
-        (self.folder / "params.yaml").write_text("tiny: {data: data}\nfull: {data: data}\n")
-        (root / ".gitignore").write_text("logs/\n*.pt\n")
+        (self.folder / "params.yaml").write_text("tiny: {data: data, lr: 1}\nfull: {data: data}\n")
+        (root / ".gitignore").write_text("logs/\n*.pt\ndata\n")
         self.git("init", "-q")
         self.git("config", "user.email", "a@example.org")
         self.git("config", "user.name", "A")
@@ -40,17 +41,20 @@ class Toy:
         self.git("commit", "-q", "-m", "x")
         return self.git("rev-parse", "HEAD")
 
-    def run(self, weights: bytes = b"weights", **changed: str | int) -> None:
+    def run(
+        self, weights: bytes = b"weights", data: str = "data", lr: float = 1, **changed: str | int
+    ) -> None:
         """Do as training and evaluation do: write outs, and note how they came about."""
+        (self.folder / "data").write_text(data)
         (self.outputs / "model.pt").write_bytes(weights)
         self.write_metrics(accuracy=0.98, loss=0.1)
         environment = {**_environment.describe(world_size=1), **changed}
-        block = {"data": "data"}
+        block = {"data": "data", "lr": lr}
         for entry in ("train", "evaluate"):
             _manifest.record(
                 self.logs, entry, recipe=self.folder, data=self.root, outputs=self.outputs,
                 environment=environment, parameters=block, result={},
-                fingerprint=fingerprint(block, self.folder, self.folder / "train.py", 1),
+                fingerprint=fingerprint(block, self.folder, self.folder / "data", 1),
             )  # fmt: skip
 
     def write_metrics(self, **metrics: float) -> None:
@@ -110,6 +114,73 @@ def test_other_bits_in_the_same_environment_differ_even_within_tolerance(
     accepted.run(weights=b"others")
     assert accepted.verify() == 1
     assert "differs: its environment is the baseline's" in capsys.readouterr().out
+
+
+@pytest.fixture
+def reason(accepted: Toy) -> Callable[[], str]:
+    """What verify says, after the demand of equal bits, about the outs that are there."""
+
+    def say() -> str:
+        report = recipe.check(accepted.folder, "tiny")
+        assert report.verdict == "differs"
+        return report.text.partition("equal bits are demanded, ")[2]
+
+    return say
+
+
+def test_where_bits_differ_the_reason_is_named(accepted: Toy, reason: Callable[[], str]) -> None:
+    accepted.run(weights=b"others")
+    assert reason() == "and parameters, data and code are the baseline's too"
+    accepted.run(weights=b"others", lr=0.05)
+    assert reason() == "but parameters differ: lr 0.05, baseline 1"
+    accepted.run(weights=b"others", data="others")
+    assert reason().startswith("but data differ: sha256 ")
+    (accepted.folder / "train.py").write_text("LR = 2\n")
+    accepted.run(weights=b"others", lr=0.05)
+    assert reason() == "but parameters differ: lr 0.05, baseline 1; code differs too"
+    accepted.run(weights=b"others")
+    assert reason() == "but code differs: recipes/toy/train.py"
+    # As it ran it is not here any more, so that git could not name the files.
+    (accepted.folder / "train.py").write_text("LR = 3\n")
+    assert reason() == "but code differs: the recipe's own files"
+    # All of it is beside the point where bits are equal.
+    accepted.run(lr=0.05)
+    assert recipe.check(accepted.folder, "tiny").text == "equal bits"
+
+
+def test_changed_code_of_the_core_is_named_or_said_where_git_does_not_hold_it(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, installed = toy.root / "core", tmp_path.parent / f"{tmp_path.name}-installed"
+    for folder in (core, installed):
+        folder.mkdir()
+        (folder / "loop.py").write_text("x = 1\n")
+    for folder, named in ((core, "core/loop.py"), (installed, "the cookfire packages")):
+        for module in (_fingerprint, _inputs):
+            monkeypatch.setattr(module, "core_folders", lambda folder=folder: [folder])
+        toy.commit()
+        toy.run()
+        assert toy.verify(accept=True) == 0
+        (folder / "loop.py").write_text("x = 2\n")
+        toy.run(weights=b"others")
+        assert recipe.check(toy.folder, "tiny").text.endswith(f", but code differs: {named}")
+
+
+def test_the_reason_is_named_beside_another_environment_and_without_a_record_of_the_run(
+    accepted: Toy,
+) -> None:
+    accepted.run(weights=b"others", lr=0.05, threads=99)
+    said = recipe.check(accepted.folder, "tiny").text
+    assert said.endswith("in the baseline; parameters differ: lr 0.05, baseline 1")
+    (accepted.logs / "manifest.json").unlink()
+    params = accepted.folder / "params.yaml"
+    params.write_text("tiny: {data: nowhere, seed: 2}\n")
+    said = recipe.check(accepted.folder, "tiny").text
+    assert "this machine has no record of this run" in said
+    assert said.endswith(
+        'but parameters differ: data "nowhere", baseline "data"; lr unset, baseline 1; '
+        "seed 2, baseline unset"
+    )
 
 
 def test_in_another_environment_the_tolerance_decides_and_the_difference_is_said(
@@ -203,6 +274,16 @@ def test_only_a_finished_run_of_this_machine_can_be_accepted(toy: Toy) -> None:
     toy.run()
     (toy.outputs / "model.pt").write_bytes(b"others")
     assert "no finished run of this machine" in refusal(toy)
+
+
+def test_an_evaluation_on_other_data_is_not_accepted(toy: Toy) -> None:
+    toy.commit()
+    toy.run(data="others")
+    trained = json.loads((toy.logs / "manifest.json").read_text())["train"]
+    toy.run()
+    notes = {**json.loads((toy.logs / "manifest.json").read_text()), "train": trained}
+    (toy.logs / "manifest.json").write_text(json.dumps(notes))
+    assert "metrics.json: of other data; evaluate again" in refusal(toy)
 
 
 def test_accepting_needs_a_tree_that_is_clean_but_for_what_runs_write(toy: Toy) -> None:

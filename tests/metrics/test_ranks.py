@@ -458,3 +458,15 @@ def test_plain_attributes_are_loaded_by_as_many_ranks_only(processes):
     Named.__name__ = "Plain"
     state = Named().state_dict()
     assert processes(2, plain_on_a_rank, state) == [True, True]
+
+
+def _evaluate_two_examples():
+    examples = [(torch.eye(2)[label], torch.tensor(label)) for label in (0, 1)]
+    evaluator = Engine(lambda engine, batch: batch)
+    Accuracy().attach(evaluator, "accuracy")
+    loader = idist.auto_dataloader(examples, batch_size=3)
+    return len(loader), evaluator.run(loader).metrics["accuracy"]
+
+
+def test_an_evaluator_without_any_batch_takes_part(processes):
+    assert processes(3, _evaluate_two_examples) == [(1, 1.0), (1, 1.0), (0, 1.0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -80,6 +81,8 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     run.keep(trainer, model=model, optimizer=optimizer)
     trainer.run(loader, max_epochs=config.epochs)
     run.save("model.pt", model.state_dict())
+    (run.logs / "data").parent.mkdir(parents=True, exist_ok=True)
+    (run.logs / "data").write_text(config.data)
     return {"loss": curve.rows[-1]}
 
 
@@ -113,6 +116,8 @@ def trouble(trainer: Engine) -> None:
             trainer.add_event_handler(Events.TERMINATE, die)
     elif what == "fail":
         trainer.add_event_handler(Events.ITERATION_STARTED(once=int(where)), fail)
+    elif what == "full":
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=int(where)), find_disk_full)
     elif what == "refuse" and idist.get_rank() == int(where):
         raise recipe.RecipeError("the data is not to be had")
 
@@ -120,6 +125,11 @@ def trouble(trainer: Engine) -> None:
 def fail() -> None:
     """End with an error that no recipe expects."""
     raise ArithmeticError("as the test wished")
+
+
+def find_disk_full() -> None:
+    """End as by a file that can't be written any further."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def die() -> None:

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, ProcessGroup  # type: ignore[attr-defined]  # in silence
 
+from . import _backends
+from ._elastic import may_restart, meet
 from ._environment import Place, launched, name_slurm_master
 
 has_native_dist_support: Final[bool] = dist.is_available()
@@ -38,29 +40,33 @@ def is_active() -> bool:
 def available_backends() -> tuple[str, ...]:
     """The backends that can be used here and now.
 
-    Built into torch, or registered with it (``torch.distributed.Backend.register_backend``), and
-    with their device present.
+    Built into torch, or registered with it (``torch.distributed.Backend.register_backend``), with
+    their device present; those of :func:`register_backend`; and ``"xla"`` where torch_xla is
+    installed.
 
     Example:
         >>> "gloo" in available_backends()
         True
     """
     devices = {"cpu", _accelerator_type()}
-    return tuple(
+    plugged = [*_backends.registered(), *(["xla"] if has_xla_support else [])]
+    of_torch = [
         name
         for name in dist.Backend.backend_list
         if name not in _NOT_FOR_USERS
+        and name not in plugged
         and dist.is_backend_available(name)
         and devices.intersection(dist.Backend.backend_capability.get(name, ["cpu"]))
-    )
+    ]
+    return (*of_torch, *plugged)
 
 
 def check_backend(backend: str) -> None:
     """Raise ValueError, with the list of those that are, unless ``backend`` can be used here."""
     available = available_backends()
-    if backend in available:
+    if _backends.ALIASES.get(backend, backend) in available:
         return
-    known = set(dist.Backend.backend_list).difference(_NOT_FOR_USERS)
+    known = {*dist.Backend.backend_list, "xla", *_backends.ALIASES}.difference(_NOT_FOR_USERS)
     trouble = "cannot be used here (no library or no device)" if backend in known else "unknown"
     expected = ", ".join(repr(name) for name in available)
     raise ValueError(
@@ -77,9 +83,10 @@ def initialize(backend: str, **kwargs: Any) -> None:
     device becomes the one of its local rank.
 
     Args:
-        backend: One of :func:`available_backends`.
+        backend: One of :func:`available_backends`; ``"xla-tpu"`` is another name of ``"xla"``.
         **kwargs: Passed to ``torch.distributed.init_process_group``: ``timeout``,
-            ``init_method`` or ``store`` with ``rank`` and ``world_size``, ...
+            ``init_method`` or ``store`` with ``rank`` and ``world_size``, ... Of a backend that was
+            plugged in, passed to its ``initialize``.
 
     Raises:
         ValueError: The backend is unknown or cannot be used here.
@@ -92,6 +99,7 @@ def initialize(backend: str, **kwargs: Any) -> None:
         >>> finalize()
     """
     check_backend(backend)
+    backend = _backends.ALIASES.get(backend, backend)
     if is_active():
         raise RuntimeError(
             f"a process group with backend {dist.get_backend()!r} is up already: "
@@ -99,11 +107,16 @@ def initialize(backend: str, **kwargs: Any) -> None:
         )
     said = launched()
     if backend != "mpi":  # mpirun tells torch itself
-        if said is not None:
+        if said is not None and may_restart() and not kwargs.keys() & {"init_method", "store"}:
+            kwargs = meet(said.rank, said.world_size, kwargs) | kwargs
+        elif said is not None:
             kwargs = {"rank": said.rank, "world_size": said.world_size} | kwargs
             name_slurm_master()
         elif not kwargs.keys() & {"rank", "world_size", "init_method", "store"}:
             kwargs = {"store": HashStore(), "rank": 0, "world_size": 1} | kwargs
+    if (plugged := _backends.find_backend(backend)) is not None:
+        _backends.join(backend, plugged, kwargs)
+        return
     if "cpu" not in dist.Backend.backend_capability.get(backend, ["cpu"]):
         local_rank = kwargs.get("rank", 0) if said is None else said.local_rank
         index = _device_index(local_rank if _local_rank_hint is None else _local_rank_hint)
@@ -118,7 +131,10 @@ def finalize() -> None:
     _local_rank_hint = None
     if is_active():
         _groups_of_lists.clear()
+        plugged = plugged_backend()
         dist.destroy_process_group()
+        if plugged is not None:
+            plugged.finalize()
 
 
 def sync(temporary: bool = False) -> None:
@@ -134,8 +150,16 @@ def backend() -> str | None:
 
 
 def model_name() -> str:
-    """``'native-dist'`` when a process group is up, else ``'serial'``."""
-    return "native-dist" if is_active() else "serial"
+    """``'native-dist'``, ``'xla-dist'`` with XLA, or ``'serial'`` when no process group is up."""
+    if not is_active():
+        return "serial"
+    return "xla-dist" if backend() == "xla" else "native-dist"
+
+
+def plugged_backend() -> _backends.Backend | None:
+    """The backend behind the group that is up, unless it is one of torch's own; else None."""
+    name = backend()
+    return None if name is None else _backends.find_backend(name)
 
 
 def get_rank() -> int:
@@ -183,13 +207,19 @@ def place() -> Place:
     """This process's place in the group that is up, the only process if none is."""
     if not is_active():
         return Place()
+    plugged = plugged_backend()
+    said = _launched_into_group() if plugged is None else plugged.place()
+    if _local_rank_hint is not None:
+        return dataclasses.replace(said, local_rank=_local_rank_hint)
+    return said
+
+
+def _launched_into_group() -> Place:
     rank, world_size = dist.get_rank(), dist.get_world_size()
     said = launched()
     # The environment may tell of another group, such as that of the process which started this one.
     if said is None or (said.rank, said.world_size) != (rank, world_size):
-        said = Place.on_one_node(rank, world_size)
-    if _local_rank_hint is not None:
-        return dataclasses.replace(said, local_rank=_local_rank_hint)
+        return Place.on_one_node(rank, world_size)
     return said
 
 
@@ -203,8 +233,11 @@ def device() -> torch.device:
 
     In a process group it is the device on which the backend communicates: the CPU with gloo; with
     nccl the one bound to the group, else the current one if somebody chose it, else the one whose
-    number is the local rank.
+    number is the local rank. A backend that was plugged in says itself.
     """
+    plugged = plugged_backend()
+    if plugged is not None:
+        return plugged.device()
     kind = _accelerator_type()
     if kind == "cpu":
         return torch.device("cpu")
@@ -233,6 +266,7 @@ def new_group(ranks: list[int], **kwargs: Any) -> Any:
 
     Raises:
         ValueError: ``ranks`` is not a list of whole numbers.
+        NotImplementedError: Some of the processes, with a backend that was plugged in.
     """
     _check_ranks(ranks)
     return dist.new_group(ranks, **kwargs) if is_active() else ranks
@@ -273,6 +307,12 @@ def _inside(group: Any) -> ProcessGroup | None:
 def _check_ranks(ranks: Sequence[int]) -> None:
     if not isinstance(ranks, list | tuple) or not all(isinstance(rank, int) for rank in ranks):
         raise ValueError(f"ranks {ranks!r}: expected a list of whole numbers, such as [0, 1]")
+    # Torch asks only the members, so that outsiders would go on and wait for the others later.
+    if plugged_backend() is not None and sorted(ranks) != list(range(get_world_size())):
+        raise NotImplementedError(
+            f"backend {backend()!r} has no groups of some of the processes: given ranks "
+            f"{list(ranks)}, expected all {get_world_size()}"
+        )
 
 
 def _accelerator_type() -> str:

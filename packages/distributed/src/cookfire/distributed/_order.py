@@ -102,6 +102,11 @@ class PositionedSampler(Sampler[T_co]):
         """How many processes share a batch."""
         return get_world_size() if self._world_size is None else self._world_size
 
+    @property
+    def next_position(self) -> tuple[int, int]:
+        """The epoch and the batch (from 0) at which the next pass starts."""
+        return self._next.epoch, self._next.batch
+
     def set_position(self, epoch: int, batch: int = 0) -> None:
         """Let the next pass start at ``batch`` (from 0) of ``epoch``."""
         if epoch < 0 or batch < 0:

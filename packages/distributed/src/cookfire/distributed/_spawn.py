@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # in silence
 
+from ._backends import ALIASES, Backend, receive, sendable
 from ._environment import Place
-from ._group import check_backend, finalize, initialize
+from ._group import check_backend, finalize, get_local_rank, get_nproc_per_node, initialize
 from ._together import run_together
 
 _LOOPBACK = "127.0.0.1"
@@ -71,6 +72,8 @@ class Job:
         check_backend(self.backend)
         if self.nproc_per_node < 1:
             raise ValueError(f"nproc_per_node {self.nproc_per_node}: expected 1 or more")
+        if self._by_xla:
+            self._check_xla()
         if self.nnodes < 1:
             raise ValueError(f"nnodes {self.nnodes}: expected 1 or more")
         if self.nnodes > 1 and self.node_rank is None:
@@ -103,6 +106,11 @@ class Job:
                 f"{function!r}: new processes cannot import what was defined interactively; put "
                 "it into a file, or use start_method='fork'"
             )
+        if self._by_xla:
+            from ._xla import launch
+
+            launch(_as_replica, (self, function, args, dict(kwargs)), self.start_method)
+            return
         threads = None
         if "OMP_NUM_THREADS" not in os.environ:
             threads = max(1, torch.get_num_threads() // self.nproc_per_node)
@@ -112,6 +120,7 @@ class Job:
             self.nproc_per_node,
             _in_process,
             self,
+            sendable(self.backend),
             url,
             threads,
             function,
@@ -131,6 +140,22 @@ class Job:
             self.number_of_node,
             self.nnodes,
         )
+
+    @property
+    def _by_xla(self) -> bool:
+        """Whether torch_xla starts the processes, which alone knows how to share TPUs."""
+        return ALIASES.get(self.backend, self.backend) == "xla" and self.nproc_per_node > 1
+
+    def _check_xla(self) -> None:
+        from ._xla import check_launch
+
+        check_launch()
+        given = (self.master_addr, self.master_port, self.init_method, self.timeout)
+        if self.nnodes > 1 or any(value is not None for value in given):
+            raise ValueError(
+                "backend 'xla': expected no nnodes, master_addr, master_port, init_method or "
+                "timeout: start the same on each host, whose TPUs know one another"
+            )
 
     def _rendezvous(self) -> tuple[str | int, Store | None]:
         """Where the processes meet: a URL, or the port of a store that lives in this process.
@@ -157,6 +182,7 @@ class Job:
 def _in_process(
     local_rank: int,
     job: Job,
+    backend: Backend | None,
     url: str | int,
     threads: int | None,
     function: Callable[..., object],
@@ -164,6 +190,7 @@ def _in_process(
     kwargs: dict[str, Any],
 ) -> None:
     """What each process does: take its place, join the group, run the function."""
+    receive(job.backend, backend)
     place = job.place(local_rank)
     place.export()
     if threads is not None:
@@ -173,8 +200,28 @@ def _in_process(
         options["store"] = TCPStore(_LOOPBACK, url, is_master=False)
     else:
         options["init_method"] = url
+    # Nobody leaves, done at once or failed, while another one still connects to it.
+    os.environ.setdefault("TORCH_DIST_INIT_BARRIER", "1")
     initialize(job.backend, **options)
     function(local_rank, *args, **kwargs)
+    finalize()
+
+
+def _as_replica(
+    _: int,
+    job: Job,
+    function: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """What each process does that torch_xla started."""
+    initialize(job.backend)
+    if get_nproc_per_node() != job.nproc_per_node:
+        raise ValueError(
+            f"nproc_per_node={job.nproc_per_node}: this host has {get_nproc_per_node()} XLA "
+            "devices, and XLA starts a process for each"
+        )
+    function(get_local_rank(), *args, **kwargs)
     finalize()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import signal
@@ -193,10 +194,29 @@ def _work(
         sys.exit(1)
 
 
+@functools.cache  # once a process
+def end_with_launcher() -> None:
+    """Let this process end when torchrun's, which started it, has died without ending it."""
+    thread = threading.Thread(
+        target=_end_without, args=(os.getppid(),), name="watches the launcher", daemon=True
+    )
+    thread.start()
+
+
+def _end_without(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(1.0)
+    _end_this_process()
+
+
 def _end_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
+    _end_this_process()
+
+
+def _end_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE)
     os._exit(1)  # the main thread does not listen: it is inside a collective or the like

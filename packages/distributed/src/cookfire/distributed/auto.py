@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -18,14 +15,13 @@ from torch.utils.data import (
     Sampler,
 )
 
-from ._group import device, get_rank, get_world_size, is_active
+from ._group import backend, device, get_rank, get_world_size
 from ._log import announce
+from ._model import auto_model, auto_optim, no_sync
 from ._order import DataOrder, derive_seed
 from ._sharding import DistributedProxySampler, SharedBatches, SingleItems
 
-__all__ = ["DistributedProxySampler", "auto_dataloader", "auto_model", "auto_optim"]
-
-SomeOptimizer = TypeVar("SomeOptimizer", bound=Optimizer)
+__all__ = ["DistributedProxySampler", "auto_dataloader", "auto_model", "auto_optim", "no_sync"]
 
 
 def auto_dataloader(
@@ -44,6 +40,9 @@ def auto_dataloader(
       with ``set_position``, are taken as they are, since they know the processes already;
     - an ``IterableDataset``: it must itself yield different items in each process (ask
       :func:`get_rank`) and in each worker; only the batch size is divided.
+
+    With the backend xla, batches come on the device, shared by all that this process drives; each
+    batch is a graph.
 
     Args:
         dataset: Any data set.
@@ -82,6 +81,10 @@ def auto_dataloader(
         options["sampler"] = _single_items(dataset, options, seed, with_epoch)
     else:
         options["batch_sampler"] = _batches(dataset, options, seed, with_epoch, generator)
+    if backend() == "xla":
+        from ._xla import XLALoader
+
+        return XLALoader(dataset, **options)
     return DataLoader(dataset, **options)
 
 
@@ -154,61 +157,6 @@ def _per_process(batch_size: int | None) -> int | None:
         f"batch_size {batch_size}: it is that of the global batch and has to be shared equally by "
         f"{world_size} processes; the nearest that can be: {nearest}"
     )
-
-
-def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Module:
-    """Move a model to this process's device and, among several processes, wrap it for them.
-
-    Args:
-        model: Any module.
-        sync_bn: Compute the statistics of batch normalization over all processes.
-        **kwargs: Those of ``DistributedDataParallel``, such as ``find_unused_parameters``.
-
-    Raises:
-        ValueError: ``sync_bn`` is asked for among several processes that compute on the CPU.
-
-    Returns:
-        A ``DistributedDataParallel`` where there are several processes and the model has something
-        to train, else the model itself. Never a ``DataParallel``: one process uses one device.
-
-    Example:
-        >>> auto_model(nn.Linear(2, 1))  # in one process
-        Linear(in_features=2, out_features=1, bias=True)
-    """
-    where = device()
-    if any(tensor.device != where for tensor in [*model.parameters(), *model.buffers()]):
-        model.to(where)
-    if get_world_size() == 1:
-        if not is_active() and where.type != "cpu" and torch.accelerator.device_count() > 1:
-            _say(
-                f"using 1 of {torch.accelerator.device_count()} devices; to use all, run with "
-                "Parallel(backend='nccl', nproc_per_node=...) or torchrun --nproc_per_node=..."
-            )
-        return model
-    if isinstance(model, DistributedDataParallel) or not any(
-        parameter.requires_grad for parameter in model.parameters()
-    ):
-        return model
-    if sync_bn and where.type == "cpu":
-        raise ValueError("sync_bn=True: torch can do that on accelerators only, not on the CPU")
-    if sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
-    if where.type != "cpu":
-        kwargs = {"device_ids": [where.index]} | kwargs
-    return DistributedDataParallel(model, **kwargs)
-
-
-def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
-    """Give the optimizer back: ``DistributedDataParallel`` has averaged the gradients already.
-
-    Other kinds of backend need more here; a script that calls this runs with them unchanged.
-
-    Raises:
-        TypeError: Options are given, of which no backend of now has any.
-    """
-    if kwargs:
-        raise TypeError(f"auto_optim: unexpected options {', '.join(kwargs)}: no backend takes any")
-    return optimizer
 
 
 def _say(message: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from ._environment import launched
 from ._group import (
     check_backend,
+    device,
     finalize,
     get_local_rank,
     get_rank,
@@ -19,6 +20,7 @@ from ._group import (
 )
 from ._log import announce
 from ._spawn import Job
+from ._together import end_with_launcher
 
 __all__ = ["Parallel"]
 
@@ -33,7 +35,8 @@ class Parallel:
       which end with it; see :func:`spawn`.
     - ``Parallel(backend="gloo")``: in this process as one of those that a launcher started:
       torchrun (also elastic, also on several nodes) or SLURM's srun. The group lives as long as the
-      ``with``. Without a launcher the group has this one process.
+      ``with``. Without a launcher the group has this one process. If one raises, torchrun ends the
+      others and shows that one's traceback; if torchrun itself is killed, they end too.
 
     Args:
         backend: One of :func:`available_backends`; None for no process group.
@@ -88,12 +91,18 @@ class Parallel:
 
     def __enter__(self) -> Parallel:
         if self.backend is not None and self._job is None:
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                end_with_launcher()
             initialize(self.backend, **self._options)
             _say(f"Initialized processing group with backend: {self.backend!r}")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.backend is not None and self._job is None:
+            if kind is not None and get_world_size() > 1 and device().type != "cpu":
+                # The others may be in a collective: nccl would wait for them, and the launcher,
+                # which ends them, for this process. The group ends with it.
+                return
             speaks = get_rank() == 0
             finalize()
             if speaks:
@@ -119,7 +128,11 @@ class Parallel:
             if self.backend is not None and not is_active():
                 raise RuntimeError("Parallel.run: expected inside `with Parallel(...)`")
             _say(f"- Run '{func}' in {get_world_size()} processes")
-            func(get_local_rank(), *args, **kwargs)
+            try:
+                func(get_local_rank(), *args, **kwargs)
+            except Exception as error:
+                _tell_launcher(error)
+                raise
         _say("End of run")
 
     def _check_serial(self, nproc_per_node: int | None) -> None:
@@ -159,6 +172,14 @@ class Parallel:
         _say(f"Initialized distributed launcher with backend: {backend!r}")
         _say(f"- Parameters to spawn processes: {''.join(lines)}")
         return job
+
+
+def _tell_launcher(error: Exception) -> None:
+    """Let torchrun's last words name this rank, if it is the first to fail, and its traceback."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
 
 
 def _say(message: str) -> None:

@@ -14,6 +14,7 @@ from cookfire.engine._supervised import (
     supervised_evaluation_step_amp,
     supervised_training_step,
     supervised_training_step_amp,
+    supervised_training_step_tpu,
 )
 from cookfire.engine.deterministic import DeterministicEngine
 from cookfire.engine.events import (
@@ -39,4 +40,5 @@ __all__ = [
     "supervised_evaluation_step_amp",
     "supervised_training_step",
     "supervised_training_step_amp",
+    "supervised_training_step_tpu",
 ]

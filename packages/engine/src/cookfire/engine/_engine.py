@@ -8,6 +8,7 @@ from enum import Enum
 from numbers import Integral
 from typing import Any, ClassVar, NoReturn
 
+from cookfire.distributed import get_world_size
 from cookfire.engine import _loop
 from cookfire.engine._emitter import Emitter
 from cookfire.engine._handlers import Attachment, describe
@@ -307,7 +308,7 @@ class Engine(Emitter, Serializable):
         batches = epoch_length if epoch_length is not None else length(data)
         if data is None and batches is None:
             raise ValueError("without data, run() needs epoch_length")
-        if batches == 0:
+        if batches == 0 and get_world_size() == 1:  # else the other processes may have some
             raise ValueError(
                 f"the data is empty: len({type(data).__name__}) is 0; check the dataset's path, "
                 "split, and batch size with drop_last"

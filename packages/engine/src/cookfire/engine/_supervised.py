@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -12,6 +12,8 @@ from torch.amp.autocast_mode import autocast
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from cookfire.distributed import auto_optim, has_xla_support, no_sync, xla
+from cookfire.engine._accumulation import Accumulation
 from cookfire.engine._engine import Engine
 from cookfire.engine.deterministic import DeterministicEngine
 from cookfire.engine.events import Events
@@ -56,67 +58,6 @@ def _prediction_and_target(x: Any, y: Any, y_pred: Any) -> tuple[Any, Any]:  # n
     return y_pred, y
 
 
-class Accumulation:
-    """Which windows of iterations share an optimizer step, and how much each loss weighs.
-
-    A window never crosses the end of an epoch. Where the epoch's length is known, the last window
-    is as long as what is left; where it is not, the engine's EPOCH_COMPLETED finishes it.
-
-    Its state is that of an open window, gradients included, so that a run can be saved in the
-    middle of one.
-    """
-
-    def __init__(self, steps: int, optimizer: Optimizer, take_step: Callable[[], Any]) -> None:
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(
-                f"gradient_accumulation_steps must be an integer of at least 1, got {steps!r}"
-            )
-        self.steps = steps
-        self._optimizer = optimizer
-        self._take_step = take_step
-        self.length = steps  # of the current window
-        self.open = 0  # iterations of the current window whose gradients wait for a step
-
-    def window(self, engine: Engine) -> tuple[int, int]:
-        """Return the length of the current iteration's window, and its position in it from 0."""
-        begin, position = divmod(engine.epoch_iteration - 1, self.steps)
-        # Of data without a length the state has that of the epoch before.
-        length = engine.state.epoch_length if engine._epoch_length_known else None
-        if length is None:
-            return self.steps, position
-        return min(self.steps, max(length - begin * self.steps, 1)), position
-
-    def finish(self, engine: Engine) -> None:
-        """Step on a window that the end of the data, or of the run, cut short."""
-        if self.open and (not engine._position.in_epoch or engine._is_done()):
-            ratio = self.length / self.open
-            for parameter in self._parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(ratio)
-            self._take_step()
-            self._optimizer.zero_grad()
-            self.open = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return how far the window is, and its gradients: each process's own."""
-        gradients = [parameter.grad for parameter in self._parameters()] if self.open else []
-        return {"length": self.length, "open": self.open, "gradients": gradients}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on in the window that :meth:`state_dict` returned."""
-        self.length, self.open = state_dict["length"], state_dict["open"]
-        if self.open:
-            pairs = zip(self._parameters(), state_dict["gradients"], strict=True)
-            for parameter, gradient in pairs:
-                parameter.grad = (
-                    None if gradient is None else gradient.to(parameter.device, copy=True)
-                )
-
-    def _parameters(self) -> Iterator[Tensor]:
-        for group in self._optimizer.param_groups:
-            yield from group["params"]
-
-
 def _training_step(
     model: nn.Module,
     optimizer: Optimizer,
@@ -130,21 +71,31 @@ def _training_step(
     model_fn: Callable[[nn.Module, Any], Any],
     context: Callable[[], AbstractContextManager[Any]] | None = None,
     scaler: GradScaler | None = None,
-    optimizer_step: Callable[[], Any] | None = None,
+    after_step: Callable[[], Any] | None = None,
 ) -> Step:
     synchronised = nullcontext()
-    no_sync = getattr(model, "no_sync", nullcontext)
 
     def take_step() -> None:
-        if optimizer_step is not None:
-            optimizer_step()
-        elif scaler is not None:
+        if scaler is not None:
             scaler.step(optimizer)
             scaler.update()
         else:
             optimizer.step()
+        if after_step is not None:
+            after_step()
 
-    accumulation = Accumulation(gradient_accumulation_steps, optimizer, take_step)
+    def exchange(engine: Engine) -> None:
+        """Bring the gradients together by a pass that adds nothing to them.
+
+        That is the one way that both DistributedDataParallel and fully_shard have.
+        """
+        x, y = prepare_batch(engine.state.batch, device=device, non_blocking=non_blocking)
+        with nullcontext() if context is None else context():
+            loss = loss_fn(model_transform(model_fn(model, x)), y)
+        torch.autograd.backward(loss, torch.zeros_like(loss))
+        accumulation.apart = False
+
+    accumulation = Accumulation(gradient_accumulation_steps, optimizer, take_step, exchange)
     accumulating = accumulation.steps > 1
 
     def step(engine: Engine, batch: Any) -> Any:
@@ -156,7 +107,9 @@ def _training_step(
             accumulation.open = 0
         last = position == window - 1
         x, y = prepare_batch(batch, device=device, non_blocking=non_blocking)
-        with synchronised if last else no_sync():
+        # Where the data may end at any moment, each iteration may turn out to be the last.
+        apart = not last and engine._epoch_length_known
+        with no_sync(model) if apart else synchronised:
             if context is None:
                 y_pred = model_transform(model_fn(model, x))
                 loss = loss_fn(y_pred, y)
@@ -168,6 +121,7 @@ def _training_step(
             torch.autograd.backward(share if scaler is None else scaler.scale(share))
         accumulation.length = window
         accumulation.open = 0 if last else accumulation.open + 1
+        accumulation.apart = apart
         if last:
             take_step()
         return output_transform(x, y, y_pred, loss)
@@ -212,6 +166,44 @@ def supervised_training_step(
     )
 
 
+def supervised_training_step_tpu(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss_fn: Callable[[Any, Any], Tensor],
+    device: Device = None,
+    non_blocking: bool = False,
+    prepare_batch: PrepareBatch = _prepare_batch,
+    model_transform: Callable[[Any], Any] = _same,
+    output_transform: Callable[[Any, Any, Any, Tensor], Any] = _detached_loss,
+    gradient_accumulation_steps: int = 1,
+    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
+) -> Step:
+    """Return a training step for an XLA device; :func:`supervised_training_step` and a little more.
+
+    Replicas average their gradients, and each optimizer step starts on the device. A loader of
+    ``cookfire.distributed.auto_dataloader`` does the latter once a batch, so that there the plain
+    step is as good; this one serves any data. Arguments are those of
+    :func:`create_supervised_trainer`, which takes this step where ``device`` is an XLA device.
+
+    Raises:
+        ModuleNotFoundError: torch_xla is not installed.
+        ValueError: the optimizer was made before its model was moved to the device.
+    """
+    return _training_step(
+        model,
+        optimizer,
+        loss_fn,
+        device,
+        non_blocking,
+        prepare_batch,
+        model_transform,
+        output_transform,
+        gradient_accumulation_steps,
+        model_fn,
+        after_step=_start_on_xla(optimizer),
+    )
+
+
 def supervised_training_step_amp(
     model: nn.Module,
     optimizer: Optimizer,
@@ -241,7 +233,7 @@ def supervised_training_step_amp(
         gradient_accumulation_steps: see there.
         model_fn: see there.
         amp_dtype: torch.float16 or torch.bfloat16; the device's own default by default (float16
-            on CUDA, bfloat16 on CPU).
+            on CUDA, bfloat16 on CPU and XLA).
     """
     device_type = _device_type(model, device)
 
@@ -261,6 +253,7 @@ def supervised_training_step_amp(
         model_fn,
         context=context,
         scaler=scaler,
+        after_step=_start_on_xla(optimizer) if device_type == "xla" else None,
     )
 
 
@@ -339,7 +332,10 @@ def create_supervised_trainer(
             amp_dtype,
         )
     else:
-        step = supervised_training_step(
+        make_step = supervised_training_step
+        if _device_type(model, device) == "xla":
+            make_step = supervised_training_step_tpu
+        step = make_step(
             model,
             optimizer,
             loss_fn,
@@ -464,6 +460,14 @@ def create_supervised_evaluator(
     for name, metric in (metrics or {}).items():
         metric.attach(evaluator, name)
     return evaluator
+
+
+def _start_on_xla(optimizer: Optimizer) -> Callable[[], None]:
+    """Prepare an optimizer, and return what lets an XLA device begin with what it was asked for."""
+    if not has_xla_support:
+        raise ModuleNotFoundError("training on an XLA device needs torch_xla; see docs/xla.md")
+    auto_optim(optimizer)
+    return xla.sync
 
 
 def _device_type(model: nn.Module, device: Device) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 
-from cookfire.distributed import DataOrder, derive_seed, set_position
+from cookfire.distributed import DataOrder, derive_seed, set_position, xla
 from cookfire.engine._engine import Engine
 from cookfire.engine.utils import manual_seed
 
@@ -48,13 +48,15 @@ def keep_random_state(func: Callable[Parameters, Result]) -> Callable[Parameters
 
     @functools.wraps(func)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        python, numbers = random.getstate(), np.random.get_state()
+        python, numbers, on_xla = random.getstate(), np.random.get_state(), xla.get_random_state()
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             try:
                 return func(*args, **kwargs)
             finally:
                 random.setstate(python)
                 np.random.set_state(numbers)
+                if on_xla is not None:
+                    xla.set_random_state(on_xla)
 
     return wrapper
 

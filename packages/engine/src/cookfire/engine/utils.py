@@ -104,10 +104,11 @@ def to_onehot(indices: Tensor, num_classes: int) -> Tensor:
 
 
 def manual_seed(seed: int) -> None:
-    """Seed python's, numpy's and torch's generators (all devices)."""
+    """Seed python's, numpy's and torch's generators (all devices, XLA's once it is in use)."""
     random.seed(seed)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
+    idist.xla.set_random_state(seed)
 
 
 def setup_logger(

@@ -26,7 +26,16 @@ from typing import Any, BinaryIO
 import numpy
 import torch
 
-__all__ = ["DamagedCheckpoint", "load_file", "remove_file", "save_file", "write_atomically"]
+from cookfire.distributed import xla
+
+__all__ = [
+    "DamagedCheckpoint",
+    "load_file",
+    "remove_file",
+    "save_file",
+    "to_host",
+    "write_atomically",
+]
 
 _File = io.BufferedRandom | io.BufferedReader
 MapLocation = torch.device | str | dict[str, str] | Callable[[Any, str], Any] | None
@@ -85,7 +94,7 @@ def save_file(state: object, path: Path, **options: Any) -> None:
     Example:
         >>> save_file(model.state_dict(), folder / "model.pt")
     """
-    state = _without_numpy_scalars(state)
+    state = _replace_in(to_host(state), _plain_number)
     side = _side_file(path)
     with _beside(path) as (temporary, file):
         _save(state, file, options)
@@ -218,25 +227,45 @@ def _sync_folder(folder: Path) -> None:
 # --- what may be in a checkpoint
 
 
-def _without_numpy_scalars(value: Any) -> Any:
-    """Return ``value`` with Python's numbers for NumPy's; what holds none is returned as it is."""
-    if isinstance(value, numpy.generic):
-        return value.item()
+def to_host(state: Any) -> Any:
+    """Return ``state`` with XLA's tensors in main memory, so that it loads where there is no XLA.
+
+    Other devices' tensors stay: ``map_location`` finds them a place.
+    """
+    if not xla.in_use():
+        return state
+    xla.sync()  # one graph for all, in place of one for each
+    moved: dict[int, torch.Tensor] = {}
+
+    def move(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.device.type != "xla":
+            return value
+        if id(value) not in moved:  # one that occurs twice is kept once
+            moved[id(value)] = value.detach().cpu()
+        return moved[id(value)]
+
+    return _replace_in(state, move)
+
+
+def _plain_number(value: Any) -> Any:
+    return value.item() if isinstance(value, numpy.generic) else value
+
+
+def _replace_in(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """Return ``value`` with other leaves; what needs no other is returned as it is."""
     if isinstance(value, dict):
         changed = {
-            key: new
-            for key, old in value.items()
-            if (new := _without_numpy_scalars(old)) is not old
+            key: new for key, old in value.items() if (new := _replace_in(old, replace)) is not old
         }
         if changed:
             value = copy.copy(value)  # keeps the kind of dict, and with it the file's bytes
             value.update(changed)
         return value
     if type(value) in (list, tuple):
-        items = [_without_numpy_scalars(item) for item in value]
+        items = [_replace_in(item, replace) for item in value]
         same = all(new is old for new, old in zip(items, value, strict=True))
         return value if same else type(value)(items)
-    return value
+    return replace(value)
 
 
 def _check_that_it_loads(temporary: Path, state: object, path: Path) -> None:

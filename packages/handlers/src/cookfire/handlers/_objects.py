@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
 
 import cookfire.distributed as idist
+from cookfire.handlers._sharded import gathered, sharded_like
 
 __all__ = ["check_objects", "load_into", "state_of", "unwrap"]
 
@@ -37,36 +39,43 @@ def state_of(thing: Any, rank: int = 0) -> Any:
     """Return the state of ``thing``, unwrapped; all ranks must call it.
 
     A model's state has the names that its parameters have without torch.compile, also where only
-    some of its parts are compiled. A ZeroRedundancyOptimizer's parts are brought together on
-    ``rank``; on the others its state is empty.
+    some of its parts are compiled. What is spread over the processes, by fully_shard or in a
+    ZeroRedundancyOptimizer, is brought together on ``rank``, sharded tensors in main memory; it is
+    missing in the others' states. So a file does not show how many processes wrote it, nor whether
+    they shared the model.
     """
     thing = unwrap(thing)
+    if hasattr(thing, "state_on"):  # a state of states
+        return thing.state_on(rank)
     if hasattr(thing, "consolidate_state_dict"):
         thing.consolidate_state_dict(to=rank)
         if idist.get_rank() != rank:
             return {}
     state = thing.state_dict()
-    return _renamed(state, {}) if isinstance(thing, nn.Module) else state
+    if isinstance(thing, nn.Module):
+        return gathered(_renamed(state, {}), rank)
+    return gathered(state, rank) if isinstance(thing, Optimizer) else state
 
 
 def load_into(thing: Any, state: Any, **kwargs: Any) -> None:
-    """Load ``state`` into ``thing``, unwrapped.
+    """Load ``state`` into ``thing``, unwrapped; of a sharded one each process takes its part.
 
     Args:
         thing: has ``load_state_dict``.
-        state: what :func:`state_of` returned, of a compiled model or of one that is not.
+        state: what :func:`state_of` returned on the rank that it was told, of a model that was
+            compiled or sharded, or not.
         kwargs: for a model's ``load_state_dict``: ``strict``, ``assign``. Others get none.
     """
     thing = unwrap(thing)
     if not isinstance(thing, nn.Module):
-        thing.load_state_dict(state)
+        thing.load_state_dict(sharded_like(thing, state) if isinstance(thing, Optimizer) else state)
         return
     compiled = [name for name, _ in thing.named_modules() if _COMPILED in name.split(".")]
     if compiled or any(_COMPILED in key for key in state):
         own = thing.state_dict()
         names = {_plain(name): name for name in [*own, *getattr(own, "_metadata", {})]}
         state = _renamed(state, names)
-    thing.load_state_dict(state, **kwargs)
+    thing.load_state_dict(sharded_like(thing, state), **kwargs)
 
 
 def check_objects(objects: object, name: str, method: str) -> None:

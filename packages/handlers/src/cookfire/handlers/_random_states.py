@@ -10,7 +10,9 @@ from typing import Any
 import numpy
 import torch
 
-__all__ = ["get_random_states", "set_random_states"]
+from cookfire.distributed import derive_seed, xla
+
+__all__ = ["get_random_states", "seed_from_state", "set_random_states"]
 
 
 def get_random_states() -> dict[str, Any]:
@@ -26,6 +28,8 @@ def get_random_states() -> dict[str, Any]:
     }
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch has no types there
         states["cuda"] = torch.cuda.get_rng_state_all()
+    if (on_xla := xla.get_random_state()) is not None:
+        states["xla"] = on_xla
     if torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()
     return states
@@ -47,7 +51,17 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(state, index)
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
+    if "xla" in states:
+        xla.set_random_state(states["xla"])
     torch.set_rng_state(states["torch"])
+
+
+def seed_from_state(number: int) -> None:
+    """Seed all generators anew as a function of torch's present state and ``number``."""
+    seed = derive_seed(int(torch.randint(2**62, ())), number)
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import cookfire.distributed as idist
 from cookfire.engine import Engine
 from cookfire.handlers._objects import check_objects, load_into, state_of, unwrap
-from cookfire.handlers._random_states import get_random_states, set_random_states
+from cookfire.handlers._random_states import get_random_states, seed_from_state, set_random_states
 
 __all__ = ["RunState"]
 
@@ -30,9 +31,14 @@ class RunState:
       python's. They are restored last.
 
     What is attached, and the random states, are kept for each process; all must call
-    :meth:`state_dict`, one may save what it returns. Data goes on where it was if it knows
-    ``set_position``, as the loaders of ``cookfire.distributed.auto_dataloader`` do; else the
+    :meth:`state_dict`, the first one may save what it returns. Data goes on where it was if it
+    knows ``set_position``, as the loaders of ``cookfire.distributed.auto_dataloader`` do; else the
     batches done are passed over.
+
+    A run can go on with another number of processes, aloud: with the same global batches, so that
+    losses differ by round-off, but for random numbers drawn in the processes (dropout), which are
+    others. A process of a number that was not there takes over what was attached in another one,
+    and random numbers of its own.
 
     To save it at an event, attach the handler that does so last, so that the others have run.
 
@@ -60,14 +66,18 @@ class RunState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: tensors and plain values, loadable with ``weights_only=True``."""
+        return self.state_on(0)
+
+    def state_on(self, rank: int) -> dict[str, Any]:
+        """Return the state, to be saved by ``rank``: what is sharded is brought together there."""
         mine = {
-            "attached": {name: state_of(thing) for name, thing in self._attached().items()},
+            "attached": {name: state_of(thing, rank) for name, thing in self._attached().items()},
             "random": get_random_states(),
         }
         several = idist.get_world_size() > 1
         return {
             "trainer": self.trainer.state_dict(),
-            "objects": {name: state_of(thing) for name, thing in self.objects.items()},
+            "objects": {name: state_of(thing, rank) for name, thing in self.objects.items()},
             "ranks": idist.all_gather(_on_cpu(mine)) if several else [mine],
         }
 
@@ -77,17 +87,13 @@ class RunState:
         Attach the handlers before.
 
         Raises:
-            ValueError: it is not the state of a run with the same objects, attached handlers and
-                number of processes; says what is missing or too much. Nothing was loaded then.
+            ValueError: it is not the state of a run with the same objects and attached handlers;
+                says what is missing or too much. Nothing was loaded then.
         """
         if missing := {"trainer", "objects", "ranks"}.difference(state_dict):
             raise ValueError(f"not the state of a run: it has no {sorted(missing)[0]!r}")
-        if len(state_dict["ranks"]) != idist.get_world_size():
-            raise ValueError(
-                f"the run was saved by {len(state_dict['ranks'])} processes and can't go on with "
-                f"{idist.get_world_size()}"
-            )
-        mine = state_dict["ranks"][idist.get_rank()]
+        ranks, rank = state_dict["ranks"], idist.get_rank()
+        mine = ranks[rank % len(ranks)]
         attached = self._attached()
         _check_names("object", self.objects, state_dict["objects"])
         _check_names("attached handler", attached, mine["attached"])
@@ -97,6 +103,15 @@ class RunState:
             load_into(thing, mine["attached"][name])
         self.trainer.load_state_dict(state_dict["trainer"])
         set_random_states(mine["random"])
+        if rank >= len(ranks):
+            seed_from_state(rank)
+        if len(ranks) != idist.get_world_size() and rank == 0:
+            logging.getLogger(__name__).warning(
+                "the run was saved by %d processes and goes on with %d: the same global batches, "
+                "other round-off, other random numbers within the processes",
+                len(ranks),
+                idist.get_world_size(),
+            )
 
     def _attached(self) -> dict[str, Any]:
         """Return the stateful objects behind the trainer's handlers that the user did not name."""

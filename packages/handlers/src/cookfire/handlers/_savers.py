@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import cookfire.distributed as idist
-from cookfire.handlers._files import remove_file, save_file
+from cookfire.handlers._files import remove_file, save_file, to_host
 
 __all__ = ["BaseSaveHandler", "DiskSaver", "SaveFunction", "on_all_ranks", "takes_metadata"]
 
@@ -107,7 +107,7 @@ class DiskSaver(BaseSaveHandler):
             return
         remove_file(path)
         with path.open("wb") as file:
-            torch.save(checkpoint, file, **self._options)
+            torch.save(to_host(checkpoint), file, **self._options)
 
     def remove(self, filename: str) -> None:
         """Remove ``dirname/filename`` and its sha256; a missing one is no error."""

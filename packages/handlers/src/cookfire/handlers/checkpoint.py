@@ -337,7 +337,9 @@ class ModelCheckpoint(Checkpoint):
     Args:
         dirname: the folder.
         atomic: see :class:`DiskSaver`, as for ``require_empty``, ``create_dir`` and ``kwargs``.
-        require_empty: refuse a folder that has ``.pt`` files.
+        require_empty: refuse a folder that has ``.pt`` files. False leaves those of earlier runs,
+            which are never removed; of a name that is the same each time
+            (``filename_pattern="best.{ext}"``) there is one file, that of the last run.
         create_dir: make the folder if it is not there.
         kwargs: for ``torch.save``.
 

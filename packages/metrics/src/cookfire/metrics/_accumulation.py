@@ -70,7 +70,13 @@ class VariableAccumulation(Metric):
                 f"{type(self).__name__} takes a number or a tensor, got {output!r} "
                 f"({type(output).__name__}): choose one by output_transform"
             )
-        self.accumulator = self._op(self.accumulator, output)
+        self._take_in(output, count)
+
+    def _take_in(self, x: Tensor | float, count: int) -> None:
+        total = self.accumulator
+        if isinstance(x, Tensor) and x.device.type in WITHOUT_FLOAT64:
+            total = total.to(x.device, x.dtype)  # kept as a pair, which no operation knows
+        self.accumulator = self._op(total, x)
         self.accumulate(num_examples=count)
 
     def compute(self) -> Any:
@@ -104,6 +110,9 @@ class Average(VariableAccumulation):
     ) -> None:
         super().__init__(_add, output_transform, device, skip_unrolling)
 
+    def _take_in(self, x: Tensor | float, count: int) -> None:
+        self.accumulate(accumulator=_sum(x), num_examples=count)
+
     def compute(self) -> float | Tensor:
         """Return the mean, with the shape of one example.
 
@@ -135,6 +144,9 @@ class GeometricAverage(VariableAccumulation):
     ) -> None:
         super().__init__(_add_logarithm, output_transform, device, skip_unrolling)
 
+    def _take_in(self, x: Tensor | float, count: int) -> None:
+        self.accumulate(accumulator=_sum(_logarithm(x)), num_examples=count)
+
     def compute(self) -> float | Tensor:
         """Return the geometric mean, with the shape of one example.
 
@@ -146,9 +158,17 @@ class GeometricAverage(VariableAccumulation):
 
 
 def _add(total: Tensor, x: Tensor | float) -> Tensor:
-    return total + (x.sum(0) if isinstance(x, Tensor) and x.ndim > 1 else x)
+    return total + _sum(x)
 
 
 def _add_logarithm(total: Tensor, x: Tensor | float) -> Tensor:
-    x = x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64)
-    return _add(total, x.log())
+    return total + _sum(_logarithm(x))
+
+
+def _sum(x: Tensor | float) -> Tensor | float:
+    """What x adds: of several dimensions, the first one's sum."""
+    return x.sum(0) if isinstance(x, Tensor) and x.ndim > 1 else x
+
+
+def _logarithm(x: Tensor | float) -> Tensor:
+    return (x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64)).log()

@@ -17,6 +17,7 @@ from cookfire.handlers.recipe._baseline import (
 )
 from cookfire.handlers.recipe._errors import RecipeError, name_some, show_path
 from cookfire.handlers.recipe._fingerprint import HASH, NOT_CODE, differences, fingerprint
+from cookfire.handlers.recipe._inputs import inputs_of
 from cookfire.handlers.recipe._parameters import find_profile
 from cookfire.handlers.recipe._verify import METRICS, WEIGHTS, read_metrics
 
@@ -43,6 +44,8 @@ def accept(folder: Path, profile: str) -> None:
     sha256 = trained["outputs"][WEIGHTS]
     if evaluated["outputs"].get(WEIGHTS) != sha256:
         raise RecipeError(f"{show_path(outputs / METRICS)}: of other weights; evaluate again")
+    if evaluated["fingerprint"]["data"] != trained["fingerprint"]["data"]:
+        raise RecipeError(f"{show_path(outputs / METRICS)}: of other data; evaluate again")
     baselines = read_baselines(folder)
     known = baselines[profile].metrics if profile in baselines else {}
     recorded = {name: metric.tolerance for name, metric in known.items() if name in metrics}
@@ -54,6 +57,7 @@ def accept(folder: Path, profile: str) -> None:
             for name in [*recorded, *(name for name in metrics if name not in recorded)]
         },
         sha256=sha256.removeprefix(HASH),
+        inputs=inputs_of(trained),
         environment=_environment.in_order(trained["environment"]),
         commit=_commit(folder, block, [trained, evaluated]),
         date=trained["date"][:10],

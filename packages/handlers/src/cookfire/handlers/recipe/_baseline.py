@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cookfire.handlers.recipe._errors import RecipeError, show_path
+from cookfire.handlers.recipe._inputs import Inputs
 from cookfire.handlers.recipe._parameters import read_as
 from cookfire.handlers.recipe._yaml import read_yaml
 
@@ -43,6 +44,9 @@ class Baseline:
     metrics: dict[str, Metric]
     sha256: str
     """Of ``model.pt``."""
+
+    inputs: Inputs
+    """What the run was made of: where bits differ, verify names the first that explains it."""
 
     environment: dict[str, str | int]
     commit: str

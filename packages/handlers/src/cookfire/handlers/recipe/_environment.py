@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from cookfire.distributed import xla
 from cookfire.handlers.recipe._errors import RecipeError, show_path
 
 REEXECUTED = "COOKFIRE_REEXECUTED"
@@ -126,6 +127,8 @@ def describe_device(device: torch.device) -> str:
     """Return the accelerator's full name, since bits differ from one model to the next."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
+    if device.type == "xla":
+        return f"xla: {xla.describe()}"
     return device.type
 
 

@@ -30,10 +30,10 @@ def one_line(text: str) -> str:
     return " ".join(part.strip() for part in text.splitlines() if part.strip())
 
 
-def name_some(items: Sequence[str], most: int = 5) -> str:
+def name_some(items: Sequence[str], most: int = 5, separator: str = ", ") -> str:
     """Return the first items as a list for a sentence, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    return separator.join(items[:most]) + more
 
 
 def show_path(path: Path) -> str:

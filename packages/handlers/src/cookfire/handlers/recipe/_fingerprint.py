@@ -32,10 +32,10 @@ def fingerprint(
         data: the data set's folder or file.
         world_size: processes that share each batch.
     """
-    entries = {f"parameter {name}": value for name, value in _flat("", block)}
+    entries = {f"parameter {name}": value for name, value in flatten("", block)}
     for path in _sources(recipe):
         entries[f"file {recipe.name}/{path.relative_to(recipe).as_posix()}"] = hash_file(path)
-    for root in _cookfire():
+    for root in core_folders():
         for path in _sources(root):
             entries[f"file cookfire/{path.relative_to(root).as_posix()}"] = hash_file(path)
     if data is not None:
@@ -102,15 +102,17 @@ def _sources(folder: Path) -> list[Path]:
     )  # fmt: skip
 
 
-def _cookfire() -> Iterator[Path]:
+def core_folders() -> Iterator[Path]:
+    """Return the folders of the ``cookfire`` packages."""
     import cookfire  # a namespace: its path has one folder a package
 
     yield from (Path(root) for root in cookfire.__path__)
 
 
-def _flat(prefix: str, value: object) -> Iterator[tuple[str, str]]:
+def flatten(prefix: str, value: object) -> Iterator[tuple[str, str]]:
+    """Return each value of nested mappings as JSON, under its names joined by dots."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _flat(f"{prefix}.{name}" if prefix else str(name), item)
+            yield from flatten(f"{prefix}.{name}" if prefix else str(name), item)
     else:
         yield prefix, json.dumps(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 WRITTEN_BY_RUNS = ("dvc.lock", "baseline.yaml")
@@ -29,6 +30,21 @@ def changes(folder: Path) -> list[str] | None:
         return None
     paths = [entry[3:] for entry in found.split("\0") if entry]
     return [path for path in paths if not _written_by_runs(PurePosixPath(path))]
+
+
+def changed_code(folder: Path, commit: str, paths: Sequence[Path]) -> list[str] | None:
+    """Return the tracked Python files below the paths that differ from the commit, but for tests.
+
+    None where git can't tell: outside it, or without that commit.
+    """
+    found = _git(
+        folder, "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", commit, "--",
+        *map(str, paths),
+    )  # fmt: skip
+    if found is None:
+        return None
+    names = (PurePosixPath(name) for name in found.split("\0") if name.endswith(".py"))
+    return [str(name) for name in names if not name.name.startswith("test_")]
 
 
 def _written_by_runs(path: PurePosixPath) -> bool:

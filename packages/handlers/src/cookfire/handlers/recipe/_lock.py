@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from cookfire.handlers.recipe._errors import RecipeError, show_path
 
 PATIENCE = 5.0
 """Seconds to wait for the lock: the processes of a killed run end within three."""
+
+logger = logging.getLogger("cookfire.handlers.recipe")
 
 _held: set[int] = set()
 
@@ -36,16 +39,22 @@ def locked(folder: Path) -> Iterator[None]:
 def _acquire(folder: Path) -> int:
     path = folder / "lock"
     deadline = time.monotonic() + PATIENCE
+    said = False
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         if not _flock(descriptor):
-            if time.monotonic() < deadline:
-                os.close(descriptor)
-                time.sleep(0.1)
-                continue
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "(unknown)"
             os.close(descriptor)
+            if time.monotonic() < deadline:
+                if not said:
+                    logger.info(
+                        "%s: process %s is training this; waiting %g s for it to end",
+                        show_path(folder), holder, PATIENCE,
+                    )  # fmt: skip
+                said = True
+                time.sleep(0.1)
+                continue
             raise RecipeError(
                 f"{show_path(folder)}: process {holder} is training this already; "
                 "wait for it or end it"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import errno
 import os
 import re
 import sys
@@ -21,6 +23,10 @@ from cookfire.handlers.recipe._parameters import Config, ConfigT, find_profile, 
 from cookfire.handlers.recipe._parent import end_with_parent
 from cookfire.handlers.recipe._worker import Function, Task, work
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+DISK_TROUBLE = (*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+"""Errors of the place that is written to, which a user can mend."""
+
 LAUNCHERS = ({"RANK", "WORLD_SIZE"}, {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"})
 """Variables that torchrun and srun set for each process they start."""
 
@@ -32,6 +38,7 @@ def main(
     argv: Sequence[str] | None = None,
     *,
     resumable: bool = True,
+    owns_runs: bool = True,
 ) -> None:
     """Run a recipe's entry point from the command line, in the environment its profile asks for.
 
@@ -48,21 +55,39 @@ def main(
             ``run.keep`` keeps in ``.resume/<profile>``, locked for this process, and its files
             appear in ``runs/<profile>`` when the function returns. False for an evaluation:
             ``run.outputs`` is ``runs/<profile>``, where it finds the weights and writes its outs.
+        owns_runs: False for a program beside the pipeline, which must not write where a baseline's
+            outs are: ``--out`` is required then.
 
     Raises:
         SystemExit: with code 2 after one line on stderr where the user can mend it (parameters, a
-            missing or damaged file); 130 after Ctrl-C. Other errors are raised as they are.
+            missing or damaged file, a full disk); 130 after Ctrl-C. Other errors are raised as they
+            are.
 
     Example:
         >>> if __name__ == "__main__":
         ...     recipe.main(train, MnistConfig, __file__)
     """
     try:
-        _main(function, config, Path(file).resolve(), argv, resumable)
+        _main(function, config, Path(file).resolve(), argv, resumable, owns_runs)
     except (RecipeError, DamagedCheckpoint) as error:
         _leave(one_line(str(error)), 2)
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        _leave(_describe(error, resumable=resumable), 2)
     except KeyboardInterrupt:
         _leave("interrupted; the same command goes on" if resumable else "interrupted", 130)
+
+
+def _describe(error: OSError, *, resumable: bool) -> str:
+    text = str(error.strerror)
+    if error.filename is not None:
+        path = Path(os.fsdecode(error.filename))
+        # A temporary file or .resume are ours: the user knows the folder.
+        text = f"{show_path(path.parent if path.name.startswith('.') else path)}: {text}"
+    if error.errno in NO_ROOM and resumable:
+        text += "; the same command goes on when there is room"
+    return text
 
 
 def _leave(text: str, code: int) -> NoReturn:
@@ -76,10 +101,16 @@ def _main(
     file: Path,
     argv: Sequence[str] | None,
     resumable: bool,
+    owns_runs: bool,
 ) -> None:
     params_yaml = file.parent / "params.yaml"
-    options = _parser(function, params_yaml).parse_args(argv)
+    out = _describe_out(resumable=resumable, owns_runs=owns_runs)
+    parser = _parser(function, params_yaml)
+    parser.add_argument("--out", type=Path, metavar="DIR", required=not owns_runs, help=out)
+    options = parser.parse_args(argv)
     config = load(params_yaml, options.profile, config_type)
+    if options.data is not None:  # what is logged as a parameter is what is used
+        config = dataclasses.replace(config, data=str(options.data.resolve()))
     task = _task(file, options, find_profile(params_yaml, options.profile), config, resumable)
     where = _environment.where(params_yaml, options.profile)
     _environment.require(config.environment, where=where, restart=argv is None)
@@ -87,12 +118,18 @@ def _main(
     if not task.data.exists():
         key = f"{show_path(params_yaml)}: {options.profile}.data"
         raise RecipeError(
-            f"{'--data' if options.data else key}: no such file or folder: {show_path(task.data)}; "
-            "`dvc repro` of this stage makes it, and --data DIR --out DIR takes another"
+            f"{'--data' if options.data else key}: no such file or folder: {show_path(task.data)}"
+            f"{'' if options.data else _ways_on(task.data)}"
         )
     if "DVC_ROOT" in os.environ:
         end_with_parent()
     launch(function, config, task)
+
+
+def _ways_on(data: Path) -> str:
+    stages = data.parent / "dvc.yaml"
+    stage = f"`dvc repro {show_path(stages)}:{data.name}` makes it, and " if stages.exists() else ""
+    return f"; {stage}--data DIR --out DIR takes another"
 
 
 def launch(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
@@ -104,16 +141,18 @@ def launch(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
     if backend is None:
         work(0, function, config, task)
         return
+    # XLA drives all devices from one process, for which this one will do.
+    here = launched or (backend in ("xla", "xla-tpu") and config.processes == 1)
     try:
-        group = idist.Parallel(backend, nproc_per_node=None if launched else config.processes)
-    except ValueError as error:
+        group = idist.Parallel(backend, nproc_per_node=None if here else config.processes)
+    except (ValueError, RuntimeError) as error:
         key = f"{show_path(task.recipe / 'params.yaml')}: {task.profile}.backend"
         raise RecipeError(f"{key}: {error}") from error
     try:
         with group as parallel:
             parallel.run(work, function, config, task)
     except ProcessRaisedException as error:
-        if isinstance(error.__cause__, RecipeError | DamagedCheckpoint):
+        if isinstance(error.__cause__, RecipeError | DamagedCheckpoint | OSError):
             raise error.__cause__ from None
         raise
 
@@ -131,14 +170,16 @@ def _parser(function: Function[ConfigT], params_yaml: Path) -> argparse.Argument
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="another data set in the same layout; needs --out"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="write everything there: outs, DIR/logs and DIR/.resume (default: runs/<profile>, "
-        "logs/<profile> and .resume/<profile> beside params.yaml)",
-    )
     return parser
+
+
+def _describe_out(*, resumable: bool, owns_runs: bool) -> str:
+    folders = ["logs", ".resume"] if resumable else ["logs"]
+    text = f"write everything there: outs, {' and '.join(f'DIR/{name}' for name in folders)}"
+    if not owns_runs:
+        return text
+    defaults = " and ".join(f"{name}/<profile>" for name in folders)
+    return f"{text} (default: runs/<profile>, {defaults} beside params.yaml)"
 
 
 def _task(
@@ -149,6 +190,8 @@ def _task(
         raise RecipeError(f"{show_path(recipe / 'params.yaml')}: {profile!r} can't name a folder")
     if options.out is not None and options.out.resolve().is_relative_to(recipe / "runs"):
         raise RecipeError(f"--out {options.out}: runs/ is DVC's; choose a folder outside it")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise RecipeError(f"--out {options.out}: not a folder")
     if options.data is not None and options.out is None:
         raise RecipeError(
             "--data needs --out DIR outside runs/, which holds results on the profile's own data"

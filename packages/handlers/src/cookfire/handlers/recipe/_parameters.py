@@ -94,8 +94,8 @@ def find_profile(params_yaml: Path, profile: str) -> object:
 def load(params_yaml: Path, profile: str, config: type[ConfigT]) -> ConfigT:
     """Return the profile's parameters as an instance of the recipe's dataclass.
 
-    Understands nested dataclasses, bool, int, float, str, None, Literal, unions, list, tuple and
-    dict. An int where a float is expected becomes one; nothing else is converted.
+    Understands nested dataclasses, bool, int, float, str, None, Literal, unions, list, tuple, dict
+    and object (anything). An int where a float is expected becomes one; nothing else is converted.
 
     Raises:
         RecipeError: in one line, the file, the key, and what was expected there.
@@ -152,6 +152,8 @@ def _convert(value: object, kind: object, key: str) -> object:
     """Return the value as the annotation wants it, or raise with the key where it does not fit."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(value, kind, key)
+    if kind is object:
+        return value
     if kind in SCALARS:
         return SCALARS[kind](value, key)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

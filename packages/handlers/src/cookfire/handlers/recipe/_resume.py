@@ -100,13 +100,19 @@ class ResumeFolder:
             published.append(target)
         return published
 
+    def remove_if_useless(self) -> None:
+        """Delete the folder of a run that failed before it kept anything to go on with."""
+        if self.finished() is None and not any(self.path.glob("state_*.pt")):
+            self.remove()
+
     def remove(self) -> None:
-        """Delete the folder, and its parent if nothing else is in it."""
+        """Delete the folder, and ``.resume`` if nothing else is in it."""
         # This first: a folder without it holds nothing to go on with, whatever is left of it.
         (self.path / "started.json").unlink(missing_ok=True)
         shutil.rmtree(self.path)
-        with suppress(OSError):
-            self.path.parent.rmdir()
+        if self.path.parent.name == ".resume":
+            with suppress(OSError):
+                self.path.parent.rmdir()
 
     def _clear(self) -> None:
         (self.path / "started.json").unlink(missing_ok=True)

@@ -13,13 +13,17 @@ import torch
 
 from cookfire import distributed as idist
 from cookfire.engine import Engine, Events
-from cookfire.handlers._files import load_file, write_atomically
+from cookfire.handlers._files import load_file, to_host, write_atomically
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers.recipe._errors import RecipeError, show_path
 from cookfire.handlers.recipe._records import write_record
 from cookfire.handlers.recipe._states import StateFiles
 
 logger = logging.getLogger("cookfire.handlers.recipe")
+
+
+def _nothing() -> None:
+    """Stand for what nobody asked to be called; unlike a lambda it can be pickled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Run:
     save_every: int = 500
     """Iterations between two files there."""
 
+    begins: Callable[[], None] = dataclasses.field(default=_nothing, repr=False)
+    """Called by ``keep``: all that could be missing is there, and the training begins."""
+
     def keep(self, trainer: Engine, **objects: object) -> bool:
         """Go on with an interrupted run if there is one, and keep this one resumable.
 
@@ -71,6 +78,7 @@ class Run:
             False
             >>> trainer.run(loader, max_epochs=config.epochs)
         """
+        self.begins()
         if self.states is None:
             return False
         files, state = StateFiles(self.states), RunState(trainer, **objects)
@@ -133,7 +141,7 @@ class Run:
         Example:
             >>> run.save("model.pt", model.state_dict())
         """
-        self.write(name, lambda file: torch.save(state, file))
+        self.write(name, lambda file: torch.save(to_host(state), file))
 
     def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Write the out ``name`` atomically, by the first process only.

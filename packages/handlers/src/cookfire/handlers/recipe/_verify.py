@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from cookfire.handlers.recipe import _environment, _manifest
 from cookfire.handlers.recipe._baseline import Baseline, read_baselines
 from cookfire.handlers.recipe._errors import show_path
 from cookfire.handlers.recipe._fingerprint import HASH, hash_file
+from cookfire.handlers.recipe._inputs import SHOWN, Inputs, explain, inputs_here, inputs_of
 from cookfire.handlers.recipe._parameters import find_profile
 
 Verdict = Literal["equal", "within tolerance", "differs", "can't say", "no baseline"]
@@ -24,8 +25,6 @@ CODES: Mapping[Verdict, int] = {
 """Exit codes."""
 
 METRICS, WEIGHTS = "metrics.json", "model.pt"
-SHOWN = 12
-"""Digits of a hash that are shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +105,18 @@ def check(folder: Path, profile: str) -> Report:
     if all(row.verdict == "equal" for row in rows):
         return Report(profile, "equal", "equal bits", rows, baseline)
     within = all(row.verdict != "differs" for row in rows[:-1])
+    runs = [inputs_of(run) for run in (trained, evaluated) if run] or [inputs_here(folder, block)]
+    reasons = "; ".join(_reasons(baseline, runs, folder))
     if difference is None:
-        text = f"differs: {here}its environment is the baseline's, so equal bits are demanded"
+        same = "and parameters, data and code are the baseline's too"
+        text = (
+            f"differs: {here}its environment is the baseline's, so equal bits are demanded, "
+            f"{f'but {reasons}' if reasons else same}"
+        )
         return Report(profile, "differs", text, rows, baseline)
     verdict: Verdict = "within tolerance" if within else "differs"
     text = f"{verdict}: {here}equal bits are not demanded, since {difference}"
-    return Report(profile, verdict, text, rows, baseline)
+    return Report(profile, verdict, f"{text}; {reasons}" if reasons else text, rows, baseline)
 
 
 def read_metrics(path: Path) -> dict[str, float] | None:
@@ -153,6 +158,12 @@ def _compare_weights(baseline: Baseline, sha256: str) -> Row:
     found = sha256.removeprefix(HASH)
     verdict: Verdict = "equal" if found == baseline.sha256 else "differs"
     return Row(WEIGHTS, baseline.sha256[:SHOWN], "", found[:SHOWN], verdict)
+
+
+def _reasons(baseline: Baseline, runs: Sequence[Inputs], folder: Path) -> list[str]:
+    """Return what differs, beside the environment, between the baseline and any of the runs."""
+    phrases = [explain(baseline.inputs, run, folder=folder, commit=baseline.commit) for run in runs]
+    return list(dict.fromkeys(phrase for listed in phrases for phrase in listed))
 
 
 def _environment_here(block: object) -> dict[str, str | int]:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from cookfire import distributed as idist
@@ -67,7 +67,7 @@ def work(_local_rank: int, function: Function[ConfigT], config: ConfigT, task: T
 
 def _run(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
     task.outputs.mkdir(parents=True, exist_ok=True)
-    note = _begin(task)
+    _, note = _begin(task)
     run = Run(task.profile, outputs=task.outputs, logs=task.logs, data=task.data)
     note(_call(function, config, run))
 
@@ -76,8 +76,9 @@ def _run_resumable(
     function: Function[ConfigT], config: ConfigT, task: Task, folder: ResumeFolder
 ) -> None:
     first = idist.get_rank() == 0
+    is_new = not task.outputs.exists()
     with folder.locked() if first else nullcontext():
-        note = _begin(task, folder)
+        announce, note = _begin(task, folder)
         run = Run(
             task.profile,
             outputs=folder.outputs,
@@ -85,12 +86,21 @@ def _run_resumable(
             data=task.data,
             states=folder.path,
             save_every=config.save_every,
+            begins=announce,
         )
         # The first process's answer, so that all go the same way.
         if idist.broadcast(int(folder.finished() is not None), src=0):
             logger.info("the training was complete; publishing its outs")
         else:
-            result = _call(function, config, run)
+            try:
+                result = _call(function, config, run)
+            except BaseException:
+                if first:
+                    folder.remove_if_useless()
+                    if is_new:
+                        with suppress(OSError):  # there is something in it
+                            task.outputs.rmdir()
+                raise
             if first:
                 folder.finish({"result": result})
         if first:
@@ -101,17 +111,18 @@ def _run_resumable(
             folder.remove()
 
 
-def _begin(task: Task, folder: ResumeFolder | None = None) -> Callable[[Mapping[str, float]], None]:
-    """Say what runs, make the folder ready, and return what notes the result at the end."""
+def _begin(
+    task: Task, folder: ResumeFolder | None = None
+) -> tuple[Callable[[], None], Callable[[Mapping[str, float]], None]]:
+    """Make the folder ready; return what says what runs, and what notes the result at the end.
+
+    The former is for when the training begins, so that of data that are missing or damaged there is
+    one line to read; the latter says it where nobody has.
+    """
     began = time.monotonic()
     environment = _environment.describe(
         world_size=idist.get_world_size(), device=_environment.describe_device(idist.device())
     )
-    used = ", ".join(f"{environment[name]}" for name in ("torch", "device", "instruction_set"))
-    logger.info(
-        "%s %s %s: torch %s, %s threads, %s processes, data %s", task.recipe.name, task.entry,
-        task.profile, used, environment["threads"], environment["world_size"], show_path(task.data),
-    )  # fmt: skip
     prints: dict[str, str] = {}
     if idist.get_rank() == 0:
         prints = fingerprint(task.parameters, task.recipe, task.data, idist.get_world_size())
@@ -119,7 +130,22 @@ def _begin(task: Task, folder: ResumeFolder | None = None) -> Callable[[Mapping[
             _set_aside(task.logs)
     idist.barrier()  # nobody looks for an interrupted run before it is known to fit
 
+    said = False
+
+    def announce() -> None:
+        nonlocal said
+        if said:
+            return
+        said = True
+        used = ", ".join(f"{environment[name]}" for name in ("torch", "device", "instruction_set"))
+        logger.info(
+            "%s %s %s: torch %s, %s, %s, data %s", task.recipe.name, task.entry, task.profile, used,
+            _count(environment["threads"], "thread"), _count(environment["world_size"], "process"),
+            show_path(task.data),
+        )  # fmt: skip
+
     def note(result: Mapping[str, float]) -> None:
+        announce()
         if idist.get_rank() == 0:
             _manifest.record(
                 task.logs, task.entry, recipe=task.recipe, data=task.data, outputs=task.outputs,
@@ -131,7 +157,13 @@ def _begin(task: Task, folder: ResumeFolder | None = None) -> Callable[[Mapping[
             "%s (%.1f s); outs in %s", shown, time.monotonic() - began, show_path(task.outputs)
         )
 
-    return note
+    return announce, note
+
+
+def _count(number: object, thing: str) -> str:
+    if number == 1:
+        return f"1 {thing}"
+    return f"{number} {thing}{'es' if thing.endswith('s') else 's'}"
 
 
 def _set_aside(logs: Path) -> None:
