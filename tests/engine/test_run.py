@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import ignite.engine
@@ -551,3 +552,31 @@ def test_user_keys_and_event_counts_go_with_the_state() -> None:
     assert other.state.get_event_attrib_value("tick") == 6
     with pytest.raises(ValueError, match="lacks the user's key 'alpha'"):
         other.load_state_dict({"iteration": 0, "max_epochs": 1, "epoch_length": 1})
+
+
+def test_a_finished_run_lets_its_walk_over_the_data_go_and_can_be_continued() -> None:
+    walks: list[weakref.ref[Any]] = []
+
+    class Data:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[int]:
+            walk = self.walk()
+            walks.append(weakref.ref(walk))
+            return walk
+
+        def walk(self) -> Generator[int, None, None]:
+            yield from (1, 2, 3)
+
+    seen: list[int] = []
+    engine = Engine(lambda engine, batch: seen.append(batch))
+    ends: list[int] = []
+    engine.add_event_handler(
+        Events.DATALOADER_STOP_ITERATION, lambda engine: ends.append(engine.state.iteration)
+    )
+    engine.run(Data(), max_epochs=2)
+    assert [walk() for walk in walks] == [None, None]
+    engine.run(max_epochs=3)
+    assert seen == [1, 2, 3] * 3
+    assert ends == [3, 6]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
-from cookfire.distributed import DataOrder
+from cookfire.distributed import DataOrder, auto_dataloader
 from cookfire.engine import Engine, Events, create_supervised_trainer
 from cookfire.handlers import (
+    BatchSizeScheduler,
     Checkpoint,
     CheckpointEvents,
     DiskSaver,
+    Preemption,
     RunState,
     TerminateOnNan,
+    TimeLimit,
     common,
 )
 from cookfire.handlers._files import load_file, save_file
@@ -197,3 +202,38 @@ def use_common_handlers(folder: str) -> dict[str, Any]:
         "best": checkpoints(Path(folder) / "best"),
         "loss": loss,
     }
+
+
+def stop_together() -> dict[str, int]:
+    """Preempt one rank, and let time be up, in runs of all ranks."""
+    saves: list[int] = []
+    trainer = Engine(lambda *_: None)
+    preemption = Preemption(lambda: saves.append(1), [signal.SIGUSR1], exits=False, every=3)
+    preemption.attach(trainer)
+    if dist.get_rank() == 1:
+        trainer.add_event_handler(
+            Events.ITERATION_STARTED(once=4), lambda: os.kill(os.getpid(), signal.SIGUSR1)
+        )
+    preempted = trainer.run([0] * 20).iteration
+    assert preemption.received == signal.SIGUSR1
+    trainer = Engine(lambda *_: None)
+    limit = TimeLimit(100, every=3)
+    if dist.get_rank() == 0:
+        limit.start_time -= 1000
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, limit)
+    out_of_time = trainer.run([0] * 20).iteration
+    return {"preempted at": preempted, "saved": len(saves), "out of time at": out_of_time}
+
+
+def change_batch_size() -> dict[str, Any]:
+    """Train with a batch size that changes; return this rank's batches."""
+    seen: list[list[int]] = []
+    trainer = Engine(lambda _, batch: seen.append(batch.tolist()))
+    loader = auto_dataloader(range(50), batch_size=4, shuffle=True)  # type: ignore[arg-type]  # a range has items and a length
+    BatchSizeScheduler(loader, lambda epoch: 4 * 2**epoch).attach(trainer)
+    trainer.run(loader, max_epochs=3)
+    try:
+        BatchSizeScheduler(loader, lambda _: 7)(None)
+    except ValueError as error:
+        text = str(error)
+    return {"seen": seen, "error": text}

@@ -231,8 +231,9 @@ class DataOrder(PositionedSampler[list[Any]]):
     def _one_pass(self, epoch: int, batch: int) -> Iterator[list[Any]]:
         order = self._order(epoch)
         rank, world_size = self.rank, self.world_size
-        for start in range(batch * self.batch_size, self.size - self.dropped, self.batch_size):
-            whole = order[start : start + self.batch_size]
+        batch_size = self.batch_size  # what it is set to now takes effect with the next pass
+        for start in range(batch * batch_size, self.size - self.dropped, batch_size):
+            whole = order[start : start + batch_size]
             indices = whole[share_of(len(whole), rank, world_size)].tolist()
             if indices:
                 yield [(epoch, index) for index in indices] if self.with_epoch else indices

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from cookfire.engine._handlers import (
     Attachment,
+    CallWrapper,
     Dispatch,
     HandlerTable,
     RemovableEventHandle,
@@ -38,6 +39,7 @@ class Emitter:
         self.last_event_name: EventEnum | str | None = None
         self._handlers = HandlerTable()
         self._dispatches: dict[EventEnum | str, Dispatch | None] = {}
+        self._wrappers: list[CallWrapper] = []
         self._seen_counts: dict[EventEnum | str, int] = {}
         self._running = False
         # Something wants the running loop to look: a wish to leave, other data, other handlers.
@@ -166,6 +168,40 @@ class Emitter:
                     seen.append(item.handler)
                     yield item.handler
 
+    def wrap_handlers(self, wrapper: CallWrapper) -> Callable[[], None]:
+        """Let something stand between events and their handlers, for example to time them.
+
+        The handlers stay what they are; what is attached later is wrapped as well. Events that
+        hand over more than the engine (EXCEPTION_RAISED, TERMINATE_SINGLE_EPOCH) are not.
+
+        Args:
+            wrapper: ``(event, handler, call) -> call``, asked for each handler when the engine
+                prepares an event; both calls take the engine alone.
+
+        Returns:
+            A function that takes it away again.
+
+        Example:
+            >>> engine = Engine(lambda engine, batch: None)
+            >>> handle = engine.add_event_handler(Events.STARTED, lambda: print("begin"))
+            >>> def announced(event, handler, call):
+            ...     return lambda engine: (print(event), call(engine))
+            >>> remove = engine.wrap_handlers(announced)
+            >>> state = engine.run([0])
+            started
+            begin
+            >>> remove()
+        """
+        self._wrappers.append(wrapper)
+        self._handlers_changed()
+
+        def remove() -> None:
+            if wrapper in self._wrappers:
+                self._wrappers.remove(wrapper)
+                self._handlers_changed()
+
+        return remove
+
     def fire_event(self, event_name: EventEnum | str) -> None:
         """Count an event and run its handlers; for events of your own, from a step or a handler.
 
@@ -219,7 +255,7 @@ class Emitter:
             pass
         attachments = self._handlers[event]
         count = self.state.get_event_attrib_value(event)
-        dispatch = Dispatch(attachments, count) if attachments else None
+        dispatch = Dispatch(attachments, count, self._wrappers) if attachments else None
         if self._running:
             self._dispatches[event] = dispatch
         return dispatch

@@ -232,6 +232,8 @@ class Engine(Emitter, Serializable):
             interrupted = not failed and self.should_interrupt and not self.should_terminate
             finished = not failed and not interrupted and self._is_done()
             self.status = Status.FINISHED if finished else Status.PAUSED
+            if finished:
+                self._position.release(self.state.dataloader, self.state.iteration)
             if not interrupted:
                 self._announce_run = self._announce_epoch = True
             self._dispatches.clear()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cookfire.engine._emitter import Emitter
 
 Handler = Callable[..., Any]
+Call = Callable[[Any], Any]
+CallWrapper = Callable[[EventEnum | str, Handler, Call], Call]
 
 # What these events hand over besides the engine.
 _EVENT_ARGUMENTS: dict[EventEnum | str, tuple[tuple[Any, ...], dict[str, Any]]] = {
@@ -80,8 +82,10 @@ class Dispatch:
 
     __slots__ = ("_all", "_last", "_unfiltered_items", "due", "unfiltered")
 
-    def __init__(self, attachments: Iterable[Attachment], count: int) -> None:
-        self._all = tuple((item.compile(), item) for item in attachments)
+    def __init__(
+        self, attachments: Iterable[Attachment], count: int, wrappers: Iterable[CallWrapper] = ()
+    ) -> None:
+        self._all = tuple((_wrapped(item, wrappers), item) for item in attachments)
         self._unfiltered_items = [item for _, item in self._all if item.filter is None]
         self.unfiltered = tuple(call for call, item in self._all if item.filter is None)
         self.due = self._next_due(count)
@@ -118,6 +122,13 @@ class Dispatch:
     def _next_due(self, count: int) -> int:
         filters = {item.filter for _, item in self._all if item.filter is not None}
         return min((item.next_due(count) for item in filters), default=NEVER)
+
+
+def _wrapped(item: Attachment, wrappers: Iterable[CallWrapper]) -> Call:
+    call = item.compile()
+    for wrapper in wrappers:
+        call = wrapper(item.event, item.handler, call)
+    return call
 
 
 class HandlerTable:

@@ -62,6 +62,12 @@ class Position:
         self.data_pass += 1
         self.data_start = iteration
 
+    def release(self, data: Iterable[Any] | None, iteration: int) -> None:
+        """Let a walk go that has given all it had: a loader's workers wait for its end."""
+        size = length(data)
+        if self.walking and not self.pending and size == iteration - self.data_start:
+            self._walk = iter(())
+
     def forget_walk(self) -> None:
         """Drop the walk in progress; a new one is brought to this position."""
         self._walk = None

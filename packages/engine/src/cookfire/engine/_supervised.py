@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from cookfire.distributed import auto_optim, has_xla_support, no_sync, xla
+from cookfire.engine._accumulation import Accumulation
 from cookfire.engine._engine import Engine
 from cookfire.engine.deterministic import DeterministicEngine
 from cookfire.engine.events import Events
@@ -57,33 +58,6 @@ def _prediction_and_target(x: Any, y: Any, y_pred: Any) -> tuple[Any, Any]:  # n
     return y_pred, y
 
 
-class _Accumulation:
-    """Which windows of iterations share an optimizer step, and how much each loss weighs.
-
-    A window never crosses the end of an epoch. Where the epoch's length is known, the last window
-    is as long as what is left; where it is not, the engine's EPOCH_COMPLETED finishes it.
-    """
-
-    def __init__(self, steps: int) -> None:
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(
-                f"gradient_accumulation_steps must be an integer of at least 1, got {steps!r}"
-            )
-        self.steps = steps
-        self.length = steps  # of the current window
-        self.open = 0  # iterations of the current window whose gradients wait for a step
-        self.apart = False  # whether they also wait for being exchanged between processes
-
-    def window(self, engine: Engine) -> tuple[int, int]:
-        """Return the length of the current iteration's window, and its position in it from 0."""
-        begin, position = divmod(engine.epoch_iteration - 1, self.steps)
-        # Of data without a length the state has that of the epoch before.
-        length = engine.state.epoch_length if engine._epoch_length_known else None
-        if length is None:
-            return self.steps, position
-        return min(self.steps, max(length - begin * self.steps, 1)), position
-
-
 def _training_step(
     model: nn.Module,
     optimizer: Optimizer,
@@ -99,8 +73,6 @@ def _training_step(
     scaler: GradScaler | None = None,
     after_step: Callable[[], Any] | None = None,
 ) -> Step:
-    accumulation = _Accumulation(gradient_accumulation_steps)
-    accumulating = accumulation.steps > 1
     synchronised = nullcontext()
 
     def take_step() -> None:
@@ -112,20 +84,6 @@ def _training_step(
         if after_step is not None:
             after_step()
 
-    def finish(engine: Engine) -> None:
-        """Step on a window that the end of the data, or of the run, cut short."""
-        if accumulation.open and (not engine._position.in_epoch or engine._is_done()):
-            if accumulation.apart:
-                exchange(engine)
-            ratio = accumulation.length / accumulation.open
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.grad.mul_(ratio)
-            take_step()
-            optimizer.zero_grad()
-            accumulation.open = 0
-
     def exchange(engine: Engine) -> None:
         """Bring the gradients together by a pass that adds nothing to them.
 
@@ -136,6 +94,9 @@ def _training_step(
             loss = loss_fn(model_transform(model_fn(model, x)), y)
         torch.autograd.backward(loss, torch.zeros_like(loss))
         accumulation.apart = False
+
+    accumulation = Accumulation(gradient_accumulation_steps, optimizer, take_step, exchange)
+    accumulating = accumulation.steps > 1
 
     def step(engine: Engine, batch: Any) -> Any:
         if not model.training:  # an evaluator of the same model may have changed it
@@ -165,7 +126,7 @@ def _training_step(
             take_step()
         return output_transform(x, y, y_pred, loss)
 
-    vars(step)["finish"] = finish
+    vars(step)["finish"] = accumulation.finish
     return step
 
 

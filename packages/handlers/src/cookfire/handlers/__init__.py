@@ -15,31 +15,89 @@ from cookfire.handlers.checkpoint import (
     ModelCheckpoint,
 )
 from cookfire.handlers.early_stopping import EarlyStopping
+from cookfire.handlers.ema_handler import EMAHandler
+from cookfire.handlers.gradients import GradientClipping, GradientNorm
+from cookfire.handlers.lr_finder import FastaiLRFinder
 from cookfire.handlers.mlflow_logger import MLflowLogger
-from cookfire.handlers.param_scheduler import LRScheduler
+from cookfire.handlers.param_scheduler import (
+    BaseParamScheduler,
+    BatchSizeScheduler,
+    ConcatScheduler,
+    CosineAnnealingScheduler,
+    CyclicalScheduler,
+    LambdaScheduler,
+    LinearCyclicalScheduler,
+    LRScheduler,
+    ParamGroupScheduler,
+    ParamScheduler,
+    PiecewiseLinear,
+    ReduceLROnPlateauScheduler,
+    create_lr_scheduler_with_warmup,
+)
+from cookfire.handlers.preemption import Preemption
+from cookfire.handlers.state_param_scheduler import (
+    ExpStateScheduler,
+    LambdaStateScheduler,
+    MultiStepStateScheduler,
+    PiecewiseLinearStateScheduler,
+    StateParamScheduler,
+    StepStateScheduler,
+)
+from cookfire.handlers.stores import EpochOutputStore
 from cookfire.handlers.table_logger import TableLogger
 from cookfire.handlers.tensorboard_logger import TensorboardLogger
 from cookfire.handlers.terminate_on_nan import TerminateOnNan
+from cookfire.handlers.time_limit import TimeLimit
+from cookfire.handlers.time_profilers import BasicTimeProfiler, HandlersTimeProfiler
 from cookfire.handlers.timing import Timer
+from cookfire.handlers.torch_profiler import TorchProfiler
 from cookfire.handlers.tqdm_logger import ProgressBar
 from cookfire.handlers.utils import global_step_from_engine
 
 __all__ = [
     "BaseLogger",
+    "BaseParamScheduler",
     "BaseSaveHandler",
+    "BasicTimeProfiler",
+    "BatchSizeScheduler",
     "Checkpoint",
     "CheckpointEvents",
+    "ConcatScheduler",
+    "CosineAnnealingScheduler",
+    "CyclicalScheduler",
     "DamagedCheckpoint",
     "DiskSaver",
+    "EMAHandler",
     "EarlyStopping",
+    "EpochOutputStore",
+    "ExpStateScheduler",
+    "FastaiLRFinder",
+    "GradientClipping",
+    "GradientNorm",
+    "HandlersTimeProfiler",
     "LRScheduler",
+    "LambdaScheduler",
+    "LambdaStateScheduler",
+    "LinearCyclicalScheduler",
     "MLflowLogger",
     "ModelCheckpoint",
+    "MultiStepStateScheduler",
+    "ParamGroupScheduler",
+    "ParamScheduler",
+    "PiecewiseLinear",
+    "PiecewiseLinearStateScheduler",
+    "Preemption",
     "ProgressBar",
+    "ReduceLROnPlateauScheduler",
     "RunState",
+    "StateParamScheduler",
+    "StepStateScheduler",
     "TableLogger",
     "TensorboardLogger",
     "TerminateOnNan",
+    "TimeLimit",
     "Timer",
+    "TorchProfiler",
+    "create_lr_scheduler_with_warmup",
     "global_step_from_engine",
 ]
