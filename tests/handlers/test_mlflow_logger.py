@@ -392,7 +392,7 @@ class TestFailing:
             raise MlflowException("database is locked")
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(logger._client), "log_batch", locked)
+            patch.setattr(type(logger.run), "log_batch", locked)
             with pytest.warns(UserWarning, match="ConnectionError: database is locked"):
                 logger.log_metrics({"loss": 1}, 1)
             logger.log_params({"lr": 0.1})
