@@ -105,10 +105,10 @@ class ClearMLLogger(RunLogger):
         if task is None:
             if not task_class.is_offline():
                 _knock()
-            continued = {} if run_id is None else {"continue_last_task": run_id}
+            continued: dict[str, Any] = {}
+            if run_id is not None:  # and 0: our steps count from the run's beginning
+                continued = {"reuse_last_task_id": run_id, "continue_last_task": 0}
             task = task_class.init(**self._options | continued)
-            if run_id is not None:
-                task.set_initial_iteration(0)  # our steps count from the run's beginning
         return task, task.id
 
     def end_run(self, run: Any, error: type[BaseException] | None) -> None:
@@ -235,7 +235,7 @@ class ClearMLSaver(DiskSaver):
             raise ConnectionError("there is no current task of ClearML")
         model = self._models.get(filename)
         if model is None:
-            if self._free:
+            if self._free and not task.is_offline():  # offline, ClearML fills a model but once
                 model = self._free.pop()
             else:
                 number = len(self._models) + 1

@@ -137,7 +137,7 @@ class _Lines:
         parts += values
         parts.append(f"Iter time: {seconds:.4f} s")
         parts.append(f"Data prep time: {self._data_seconds / count:.4f} s")
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             parts.append(f"GPU Max Mem: {torch.cuda.max_memory_allocated() / 2**20:.0f} MB")
         self._last, self._count, self._data_seconds = now, state.iteration, 0.0
         self._logger.info(self._delimiter.join(parts))
