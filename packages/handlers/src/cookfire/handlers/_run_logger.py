@@ -90,8 +90,8 @@ class RunLogger(BaseLogger):
 
     @property
     def run_id(self) -> str | None:
-        """The run's id, after starting it if need be; None where nothing can be written."""
-        if self.writes:
+        """The run's id, after starting it if it has none; None where nothing can be written."""
+        if self.writes and self._run_id is None:
             self._deliver("its run", lambda: None)
         return self._run_id
 

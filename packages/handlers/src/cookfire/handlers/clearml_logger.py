@@ -162,7 +162,8 @@ class ClearMLSaver(DiskSaver):
     """Stores checkpoints in a folder, and uploads each as a model of a ClearML task.
 
     A model whose checkpoint was removed takes the next one, so ``n_saved`` bounds the models too.
-    An upload that fails never stops a training: it warns once, and the file stays in the folder.
+    Offline, where ClearML has no models, each checkpoint is an artifact of the task. An upload that
+    fails never stops a training: it warns once, and the file stays in the folder.
 
     Args:
         logger: whose task it is; default: ClearML's current task at the first checkpoint.
@@ -233,9 +234,12 @@ class ClearMLSaver(DiskSaver):
         task = clearml.Task.current_task() if self._logger is None else self._logger.run
         if not task:
             raise ConnectionError("there is no current task of ClearML")
+        if task.is_offline():  # ClearML has models on its server only
+            task.upload_artifact(filename, str(self.dirname / filename))
+            return
         model = self._models.get(filename)
         if model is None:
-            if self._free and not task.is_offline():  # offline, ClearML fills a model but once
+            if self._free:
                 model = self._free.pop()
             else:
                 number = len(self._models) + 1
