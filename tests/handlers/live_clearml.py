@@ -18,7 +18,7 @@ def train(folder: Path) -> None:
     ClearMLLogger.set_bypass_mode(True)
     net = nn.Linear(1, 1)
     nn.init.constant_(net.weight, 2.0)
-    trainer = Engine(lambda engine, batch: torch.tensor(batch))
+    trainer = Engine(lambda _, batch: torch.tensor(batch))
     with ClearMLLogger(
         project_name="p",
         task_name="t",

@@ -1,4 +1,4 @@
-"""A training that W&B tracks offline, for test_wandb_logger.py: W&B leaves threads and hooks behind.
+"""A training that W&B tracks offline, for test_wandb_logger.py (W&B leaves threads behind).
 
 python live_wandb.py FOLDER
 """
@@ -22,8 +22,8 @@ def train(folder: Path) -> None:
     settings = {"project": "p", "mode": "offline", "dir": str(folder)}
     settings["settings"] = {"silent": True, "console": "off", "x_disable_stats": True}
     net = nn.Linear(1, 1)
-    trainer = Engine(lambda engine, batch: net(torch.ones(1)).mul(batch).sum().backward())
-    evaluator = Engine(lambda engine, batch: None)
+    trainer = Engine(lambda _, batch: net(torch.ones(1)).mul(batch).sum().backward())
+    evaluator = Engine(lambda *_: None)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run([0]))
     evaluator.add_event_handler(
         Events.EPOCH_COMPLETED, lambda: evaluator.state.metrics.update(acc=trainer.state.epoch / 4)
@@ -54,7 +54,7 @@ def train(folder: Path) -> None:
     print("continued", saved["run_id"] == again.run_id, saved["run_id"])
 
     dying = WandBLogger(**settings)
-    engine = Engine(lambda engine, batch: batch)
+    engine = Engine(lambda _, batch: batch)
     dying.attach_output_handler(
         engine, Events.ITERATION_COMPLETED, "x", output_transform=lambda output: output
     )

@@ -81,8 +81,8 @@ def put(package, monkeypatch):
     match package:
         case "wandb":
             tracker.module.run = None
-            tracker.answers["init"] = lambda id="made", **_: tracker.object(
-                "Run", id=id, config=tracker.object("Run.config")
+            tracker.answers["init"] = lambda **options: tracker.object(
+                "Run", id=options.get("id", "made"), config=tracker.object("Run.config")
             )
             tracker.interface = tracker.interface | {
                 "Run.config.update": "d, allow_val_change=None"
@@ -232,7 +232,7 @@ class TestAllOfThem:
             engine.run([1, 2, 3, 4])
         (text,) = said
         assert "no run could be started (no answer). The training goes on" in text
-        assert points(tracker) == [(f"train/loss", float(i), i) for i in (1, 2, 3, 4)]
+        assert points(tracker) == [("train/loss", float(i), i) for i in (1, 2, 3, 4)]
         assert "0.1" in str(tracker.calls)
 
     def test_a_tracker_that_dies_midway_is_said_once(self, tracker):
@@ -260,8 +260,9 @@ class TestAllOfThem:
             make(tracker, projekt="p")
 
     def test_an_exception_marks_the_run(self, tracker):
-        with pytest.raises(ZeroDivisionError), make(tracker) as logger:
-            logger.log_metrics({"loss": 0.5}, 1)
+        logger = make(tracker)
+        logger.log_metrics({"loss": 0.5}, 1)
+        with pytest.raises(ZeroDivisionError), logger:
             _ = 1 / 0
         marks = {
             "wandb": ("Run.finish", {"exit_code": 1}),
@@ -299,7 +300,7 @@ class TestPictures:
         counts, edges = histogram["a/weights"]
         assert (counts.sum(), len(edges), histogram["global_step"]) == (3, 65, 4)
         assert figure == {"val/figure": "figure", "global_step": 5}
-        assert [call["name"] for call in wandb.of("Artifact")][0] == "a_b.txt"
+        assert wandb.of("Artifact")[0]["name"] == "a_b.txt"
         (file,), (folder,) = wandb.of("Artifact.add_file"), wandb.of("Artifact.add_dir")
         assert (file["name"], folder["local_path"]) == ("notes/a b.txt", str(tmp_path))
         assert len(wandb.of("Run.log_artifact")) == 2

@@ -117,6 +117,7 @@ class Double:
         return signature(self._tracker.interface[self._path])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Record a call that the real function takes."""
         arguments = self.__signature__.bind(*args, **kwargs).arguments
         return self._tracker.called(self._path, self._field() | arguments)
 

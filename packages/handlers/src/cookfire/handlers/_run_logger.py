@@ -108,6 +108,11 @@ class RunLogger(BaseLogger):
     def writing(self) -> Iterator[None]:
         """Start the run before a record is written, and tell outages from faults of a record."""
         self._start()
+        with self._outages():
+            yield
+
+    @contextmanager
+    def _outages(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -129,7 +134,8 @@ class RunLogger(BaseLogger):
             self._write_held_params()
         run, self._run = self._run, None
         if run is not None and self._is_ours:
-            self.end_run(run, self._error)
+            with self._outages():
+                self.end_run(run, self._error)
 
     def __exit__(
         self,
