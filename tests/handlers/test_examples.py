@@ -19,9 +19,10 @@ from cookfire.engine import Engine, Events
 from tests.handlers.helpers import engine_at, model
 
 MODULES = [
-    "_file_names", "_files", "_loading", "_objects", "_random_states", "_run_state", "_savers",
-    "_score", "checkpoint", "common", "early_stopping", "logger_utils", "param_scheduler",
-    "terminate_on_nan", "timing", "utils",
+    "_arrays", "_file_names", "_files", "_loading", "_objects", "_random_states", "_run_state",
+    "_savers", "_score", "checkpoint", "common", "early_stopping", "fbresearch_logger",
+    "logger_utils", "param_scheduler", "terminate_on_nan", "timing", "utils", "visdom_logger",
+    "wandb_logger",
 ]  # fmt: skip
 
 

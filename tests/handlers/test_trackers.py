@@ -342,7 +342,7 @@ class TestPictures:
         assert (len(histogram["values"]), len(histogram["counts"])) == (64, 65)
         assert polyaxon.of("Run.log_mpl_image")[0]["step"] == 5
         file, folder = polyaxon.of("Run.log_artifact")
-        assert (file["rel_path"], folder["rel_path"]) == ("notes/a.txt", None)
+        assert (file["rel_path"], folder["rel_path"]) == ("notes", None)
 
     def test_visdom(self, visdom, tmp_path):
         assert self.log(visdom, tmp_path / "a.txt") == [
@@ -526,8 +526,7 @@ class TestSavers:
         for step in (1, 2):
             checkpoint(engine_at(step))
         assert contents == [{"weight", "bias"}] * 2
-        (removal,) = neptune.of("handler.Handler.delete_files")
-        assert removal["key"] == "checkpoints/model_1.pt"
+        assert neptune.of("Run.pop") == [{"path": "checkpoints/model_1.pt"}]
 
     def test_savers_want_their_own_loggers(self, neptune, clearml):
         with pytest.raises(TypeError, match="must be a NeptuneLogger, got int"):

@@ -56,11 +56,11 @@ INTERFACES: dict[str, dict[str, str]] = {
     "neptune": {
         "init_run": "with_id=None, *, project=None, api_token=None, mode=None, **kwargs",
         "Run.stop": "*, seconds=None",
+        "Run.pop": "path, *, wait=False",
         "Run.sync": "*, wait=True",
         "handler.Handler.append": "value, *, step=None, timestamp=None, wait=False",
         "handler.Handler.upload": "value, *, wait=False",
         "handler.Handler.upload_files": "value, *, wait=False",
-        "handler.Handler.delete_files": "paths, *, wait=False",
         "handler.Handler.fetch": "",
         "types.File.as_image": "image, autoscale=True",
     },

@@ -5,6 +5,7 @@ needs (strict parameters, run folder, resume, verify) in :mod:`cookfire.handlers
 """
 
 from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers.base_logger import BaseLogger
 from cookfire.handlers.checkpoint import (
@@ -48,6 +49,7 @@ __all__ = [
     "NeptuneSaver",
     "PolyaxonLogger",
     "ProgressBar",
+    "RunLogger",
     "RunState",
     "TableLogger",
     "TensorboardLogger",

@@ -14,7 +14,7 @@ from cookfire.handlers._delivery import SILENCE, require
 from cookfire.handlers._log_values import flat_params
 from cookfire.handlers.base_logger import BaseLogger
 
-__all__ = ["RunLogger", "named"]
+__all__ = ["RunLogger"]
 
 
 class RunLogger(BaseLogger):
@@ -76,6 +76,20 @@ class RunLogger(BaseLogger):
     def library(self) -> Any:
         """The tracker's package, imported when it is first used: that takes up to seconds."""
         return import_module(self.package)
+
+    @staticmethod
+    def checked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the arguments of a later call by name.
+
+        Raises:
+            TypeError: the function does not take them.
+        """
+        signature = inspect.signature(function)
+        arguments = signature.bind(*args, **kwargs).arguments
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                arguments |= arguments.pop(name, {})
+        return dict(arguments)
 
     @property
     def run(self) -> Any:
@@ -175,17 +189,3 @@ class RunLogger(BaseLogger):
         held = dict(flat_params(self._held_params))
         if held and self._deliver.attempt("parameters", lambda: self.write_params(held)):
             self._held_params = {}
-
-
-def named(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Return the arguments of a call by name.
-
-    Raises:
-        TypeError: the function does not take them.
-    """
-    signature = inspect.signature(function)
-    arguments = signature.bind(*args, **kwargs).arguments
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            arguments |= arguments.pop(name, {})
-    return dict(arguments)

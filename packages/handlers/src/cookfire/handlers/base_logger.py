@@ -1,8 +1,8 @@
 """What all trackers share: one interface to write to, and the handlers that write to it.
 
 A tracker is a :class:`BaseLogger` that implements some of ``write_scalars``, ``write_image``,
-``write_figure``, ``write_histogram``, ``write_params`` and ``write_artifact``: about 50 lines. The
-handlers here work with each of them.
+``write_figure``, ``write_histogram``, ``write_params`` and ``write_artifact``: about 50 lines; one
+with runs derives from :class:`~cookfire.handlers.RunLogger`. The handlers here work with each.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from cookfire import distributed as idist
 from cookfire.handlers._arrays import distribution, pixels
 from cookfire.handlers._delivery import Delivery, require
 from cookfire.handlers._log_values import WarnOnce
-from cookfire.handlers._run_logger import RunLogger, named
+from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers._savers import DiskSaver
 from cookfire.handlers.base_logger import (
     GradsHistHandler,
@@ -81,7 +81,7 @@ class ClearMLLogger(RunLogger):
         super().__init__()
         if self.writes:
             options = {"auto_connect_frameworks": {"pytorch": False}} | kwargs
-            self._options = named(_clearml().Task.init, **options)
+            self._options = self.checked(_clearml().Task.init, **options)
 
     @classmethod
     def set_bypass_mode(cls, bypass: bool) -> None:

@@ -14,7 +14,7 @@ from cookfire.handlers._arrays import pixels
 from cookfire.handlers._delivery import Delivery
 from cookfire.handlers._files import save_file
 from cookfire.handlers._log_values import WarnOnce
-from cookfire.handlers._run_logger import RunLogger, named
+from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers._savers import BaseSaveHandler
 from cookfire.handlers.base_logger import (
     GradsScalarHandler,
@@ -67,7 +67,7 @@ class NeptuneLogger(RunLogger):
     ) -> None:
         super().__init__()
         if self.writes:
-            self._options = named(
+            self._options = self.checked(
                 self.library.init_run, api_token=api_token, project=project, **kwargs
             )
 
@@ -165,9 +165,7 @@ class NeptuneSaver(BaseSaveHandler):
     def remove(self, filename: str) -> None:
         """Delete the uploaded checkpoint."""
         if idist.get_rank() == 0:
-            self._deliver(
-                "a removal", lambda: self._logger.run[f"checkpoints/{filename}"].delete_files(".")
-            )
+            self._deliver("a removal", lambda: self._logger.run.pop(f"checkpoints/{filename}"))
 
     def _upload(self, checkpoint: Mapping[str, Any], filename: str) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from cookfire.handlers._arrays import distribution, pixels
-from cookfire.handlers._run_logger import RunLogger, named
+from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers.base_logger import (
     GradsHistHandler,
     GradsScalarHandler,
@@ -62,7 +62,7 @@ class PolyaxonLogger(RunLogger):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         if self.writes:
-            self._options = named(self.interface(), *args, **kwargs)
+            self._options = self.checked(self.interface(), *args, **kwargs)
 
     def start_run(self, run_id: str | None) -> tuple[Any, str]:
         """Start a run, or go on with that of the id."""
@@ -109,6 +109,5 @@ class PolyaxonLogger(RunLogger):
 
     def write_artifact(self, path: Path, folder: str | None) -> None:
         """Copy a file or folder to the run's outputs."""
-        self._run.log_artifact(
-            str(path), name=path.name, rel_path=folder and f"{folder}/{path.name}"
-        )
+        place = f"{folder}/{path.name}" if folder and path.is_dir() else folder
+        self._run.log_artifact(str(path), name=path.name, rel_path=place)

@@ -14,7 +14,7 @@ from cookfire.handlers import base_logger
 from cookfire.handlers._arrays import pixels
 from cookfire.handlers._log_handlers import OutputTransform, Reduction, StepTransform, Whitelist
 from cookfire.handlers._log_values import flatten
-from cookfire.handlers._run_logger import RunLogger, named
+from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers.base_logger import (
     BaseLogger,
     GradsHistHandler,
@@ -81,7 +81,7 @@ class VisdomLogger(RunLogger):
         server = server or os.environ.get("VISDOM_SERVER_URL", "localhost")
         port = port or int(os.environ.get("VISDOM_PORT", "8097"))
         if self.writes:
-            self._options = named(
+            self._options = self.checked(
                 self.interface(),
                 server=server,
                 port=port,

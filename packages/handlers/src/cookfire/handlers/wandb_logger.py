@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from cookfire.handlers import base_logger
 from cookfire.handlers._arrays import distribution, pixels
 from cookfire.handlers._log_handlers import OutputTransform, StepTransform
-from cookfire.handlers._run_logger import RunLogger, named
+from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers.base_logger import (
     GradsHistHandler,
     GradsScalarHandler,
@@ -74,7 +74,7 @@ class WandBLogger(RunLogger):
         super().__init__()
         self._may_start = kwargs.pop("init", True)
         if self.writes:
-            self._options = named(self.library.init, *args, **kwargs)
+            self._options = self.checked(self.library.init, *args, **kwargs)
 
     def start_run(self, run_id: str | None) -> tuple[Any, str]:
         """Start a run, go on with that of the id, or take the active one."""
