@@ -207,7 +207,7 @@ class TestInATerminal:
 
     def test_a_full_disk_does_not_stop_the_training(self, clock):
         engine = make_engine(clock)
-        file = Path("/dev/full").open("w")
+        file = Path("/dev/full").open("w")  # noqa: SIM115 - closing it fails
         ProgressBar(file=file, mininterval=0).attach(engine)
         with pytest.warns(UserWarning, match="nothing more is shown .*No space left") as said:
             state = engine.run(range(40), max_epochs=2)

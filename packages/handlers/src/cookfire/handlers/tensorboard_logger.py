@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cookfire.handlers._delivery import require
+from cookfire.handlers._delivery import SILENCE, require
 from cookfire.handlers._event_files import cut_back, lengths
 from cookfire.handlers.base_logger import (
     BaseLogger,
@@ -83,7 +83,7 @@ class TensorboardLogger(BaseLogger):
     def writer(self) -> SummaryWriter:
         """TensorBoard's writer, for what has no method here; it writes nothing on other ranks."""
         if not self.writes:
-            return _Silence()  # type: ignore[return-value] # stands for a writer in every call
+            return SILENCE  # type: ignore[return-value] # stands for a writer in every call
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -176,10 +176,3 @@ class TensorboardLogger(BaseLogger):
 def _absolute(folder: str) -> str:
     """Return the path from the root, so that a later change of folder means nothing."""
     return folder if "://" in folder else str(Path(folder).absolute())
-
-
-class _Silence:
-    """Takes the place of a writer where nothing is written."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
