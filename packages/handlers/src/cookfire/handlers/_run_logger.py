@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,7 +17,7 @@ from cookfire.handlers.base_logger import BaseLogger
 __all__ = ["RunLogger"]
 
 
-class RunLogger(BaseLogger):
+class RunLogger(BaseLogger, ABC):
     """A tracker whose records belong to a run.
 
     The run is started when the first thing but parameters is logged, or when ``run`` is read.
