@@ -27,11 +27,17 @@ from cookfire.handlers.base_logger import (
     WeightsScalarHandler,
     global_step_from_engine,
 )
+from cookfire.handlers.clearml_logger import ClearMLLogger
 from cookfire.handlers.mlflow_logger import MLflowLogger
+from cookfire.handlers.neptune_logger import NeptuneLogger
+from cookfire.handlers.polyaxon_logger import PolyaxonLogger
 from cookfire.handlers.table_logger import TableLogger
 from cookfire.handlers.tensorboard_logger import TensorboardLogger
 from cookfire.handlers.tqdm_logger import ProgressBar
+from cookfire.handlers.visdom_logger import VisdomLogger
+from cookfire.handlers.wandb_logger import WandBLogger
 from tests.handlers.saying import saying
+from tests.handlers.tracker_doubles import Tracker
 
 
 class Recorder(BaseLogger):
@@ -648,6 +654,35 @@ def _mlflow(rank):
         return logger.run_id, logger.active_run(), "mlflow" in sys.modules
 
 
+def _trackers():
+    """Log with the trackers of runs; return how often each was called."""
+    called = []
+    for package, make, options in [
+        ("wandb", WandBLogger, {"project": "p"}),
+        ("clearml", ClearMLLogger, {"project_name": "p"}),
+        ("neptune", NeptuneLogger, {"project": "p"}),
+        ("polyaxon.tracking", PolyaxonLogger, {"project": "p"}),
+        ("visdom", VisdomLogger, {"env": "first"}),
+    ]:
+        tracker = Tracker(package)
+        sys.modules[package] = sys.modules[package.split(".")[0]] = tracker.module
+        tracker.module.run = None  # W&B's active one
+        asked = []
+        tracker.called = lambda path, arguments, asked=asked: asked.append(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logger = make(**options)
+            logger.log_params({"lr": 1.0})
+            logger.log_metrics({"loss": 1.0}, 1)
+            logger.log_histogram(torch.ones(2), "h", 1)
+            logger.load_state_dict(logger.state_dict())
+            if logger.forwarded:
+                getattr(logger, logger.forwarded[0], lambda _: None)("what it is given")
+            logger.close()
+        called.append(bool(asked))
+    return called
+
+
 def _log_on_each_rank(folder):
     import torch.distributed as dist
 
@@ -659,6 +694,7 @@ def _log_on_each_rank(folder):
         "table": _table(folder, rank),
         "tensorboard": _tensorboard(folder, rank),
         "mlflow": _mlflow(rank),
+        "trackers": _trackers(),
     }
 
 
@@ -674,6 +710,7 @@ def test_rank_0_alone_writes_and_handlers_run_everywhere(processes, tmp_path):
         "table": [[1, {"loss": 1.0}]],
         "tensorboard": True,
         "mlflow": None,
+        "trackers": [True] * 5,
     }
     assert second == {
         "base": ([], {}, 0, [2.0], 0),
@@ -681,5 +718,6 @@ def test_rank_0_alone_writes_and_handlers_run_everywhere(processes, tmp_path):
         "table": [],
         "tensorboard": False,
         "mlflow": (None, None, False),
+        "trackers": [False] * 5,
     }
     assert {path.name for path in tmp_path.iterdir()} == {"0.tsv", "events0"}

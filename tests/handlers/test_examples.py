@@ -20,12 +20,12 @@ from cookfire.engine import Engine, Events
 from tests.handlers.helpers import engine_at, model
 
 MODULES = [
-    "_base_scheduler", "_batch_size_scheduler", "_combined_schedulers", "_optimizer_schedulers",
-    "_torch_schedulers", "ema_handler", "gradients", "lr_finder", "preemption", "schedules",
-    "state_param_scheduler", "stores", "time_limit", "time_profilers", "torch_profiler",
-    "_file_names", "_files", "_loading", "_objects", "_random_states", "_run_state", "_savers",
-    "_score", "checkpoint", "common", "early_stopping", "logger_utils",
-    "terminate_on_nan", "timing", "utils",
+    "_arrays", "_base_scheduler", "_batch_size_scheduler", "_combined_schedulers", "_file_names",
+    "_files", "_loading", "_objects", "_optimizer_schedulers", "_random_states", "_run_state",
+    "_savers", "_score", "_torch_schedulers", "checkpoint", "common", "early_stopping",
+    "ema_handler", "fbresearch_logger", "gradients", "logger_utils", "lr_finder", "preemption",
+    "schedules", "state_param_scheduler", "stores", "terminate_on_nan", "time_limit",
+    "time_profilers", "timing", "torch_profiler", "utils", "visdom_logger", "wandb_logger",
 ]  # fmt: skip
 
 

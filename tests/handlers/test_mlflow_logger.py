@@ -1,12 +1,14 @@
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -65,6 +67,18 @@ def client(uri):
 def runs(client, experiment="Default", view=1):
     found = client.get_experiment_by_name(experiment)
     return client.search_runs([found.experiment_id], run_view_type=view)
+
+
+def wait_for(port, server):
+    """Wait until a server of MLflow answers."""
+    end = time.monotonic() + 90
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the server does not answer")
 
 
 def points(client, run_id):
@@ -362,6 +376,62 @@ class TestFailing:
         assert "MLflowLogger could not write metrics: ConnectionError: no run could be" in first
         assert "101 records are lost" in last or "100 records are lost" in last
 
+    def test_a_server_that_dies_midway_keeps_what_it_got(self, tmp_path, migrated, monkeypatch):
+        import mlflow
+
+        monkeypatch.setattr(_delivery, "SHARE", 0.0)
+        monkeypatch.setattr(_delivery, "SECONDS", 1000.0)
+        database = tmp_path / "server.db"
+        shutil.copy(migrated, database)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log = (tmp_path / "server.log").open("wb")
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+             "--backend-store-uri", f"sqlite:///{database}", "--workers", "1",
+             "--artifacts-destination", str(tmp_path / "files")],
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_for(port, server)
+            trainer = Engine(lambda engine, batch: float(batch))
+            logger = MLflowLogger(f"http://127.0.0.1:{port}", experiment="live", run_name="first")
+            logger.log_params({"lr": 0.1})
+            logger.attach_output_handler(
+                trainer, Events.ITERATION_COMPLETED, "train", output_transform=lambda x: {"loss": x}
+            )
+
+            @trainer.on(Events.ITERATION_COMPLETED(once=2))
+            def query_and_kill():
+                logger.log_artifact(__file__, "code")
+                client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
+                (run,) = runs(client, "live")
+                assert run.info.run_name == "first"
+                assert run.data.params == {"lr": "0.1"}
+                assert points(client, run.info.run_id) == {"train/loss": [(1, 5.0), (2, 6.0)]}
+                (file,) = client.list_artifacts(run.info.run_id, "code")
+                assert file.path == f"code/{Path(__file__).name}"
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait(10)
+
+            with saying() as said:
+                state = trainer.run([5, 6, 7, 8])
+                logger.close()
+        finally:
+            log.close()
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait(10)
+        assert state.iteration == 4
+        outage, lost = said
+        assert "MLflowLogger could not write metrics: ConnectionError" in outage
+        assert lost == "MLflowLogger is still out of reach: 2 records are lost"
+        # What the server had is in its database.
+        client = mlflow.MlflowClient(f"sqlite:///{database}")
+        assert points(client, logger.run_id) == {"train/loss": [(1, 5.0), (2, 6.0)]}
+
     def test_what_was_kept_is_written_when_the_database_can_be(self, uri, client, monkeypatch):
         database = Path(uri.removeprefix("sqlite:///"))
         monkeypatch.setattr(_delivery, "SECONDS", 0.0)
@@ -392,7 +462,7 @@ class TestFailing:
             raise MlflowException("database is locked")
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(logger._client), "log_batch", locked)
+            patch.setattr(type(logger.run), "log_batch", locked)
             with pytest.warns(UserWarning, match="ConnectionError: database is locked"):
                 logger.log_metrics({"loss": 1}, 1)
             logger.log_params({"lr": 0.1})

@@ -5,6 +5,7 @@ import re
 import sys
 import termios
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -202,6 +203,17 @@ class TestInATerminal:
         with pytest.warns(UserWarning, match="ProgressBar: nothing more is shown") as said:
             state = engine.run(range(10), max_epochs=3)
         assert state.iteration == 30
+        assert len(said) == 1
+
+    def test_a_full_disk_does_not_stop_the_training(self, clock):
+        engine = make_engine(clock)
+        file = Path("/dev/full").open("w")  # noqa: SIM115 - closing it fails
+        ProgressBar(file=file, mininterval=0).attach(engine)
+        with pytest.warns(UserWarning, match="nothing more is shown .*No space left") as said:
+            state = engine.run(range(40), max_epochs=2)
+        with pytest.raises(OSError, match="No space left"):
+            file.close()
+        assert state.iteration == 80
         assert len(said) == 1
 
     def test_data_of_unknown_length_have_no_percentage(self, terminal, clock):

@@ -5,6 +5,7 @@ needs (strict parameters, run folder, resume, verify) in :mod:`cookfire.handlers
 """
 
 from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers.base_logger import BaseLogger
 from cookfire.handlers.checkpoint import (
@@ -14,11 +15,14 @@ from cookfire.handlers.checkpoint import (
     DiskSaver,
     ModelCheckpoint,
 )
+from cookfire.handlers.clearml_logger import ClearMLLogger, ClearMLSaver
 from cookfire.handlers.early_stopping import EarlyStopping
 from cookfire.handlers.ema_handler import EMAHandler
+from cookfire.handlers.fbresearch_logger import FBResearchLogger
 from cookfire.handlers.gradients import GradientClipping, GradientNorm
 from cookfire.handlers.lr_finder import FastaiLRFinder
 from cookfire.handlers.mlflow_logger import MLflowLogger
+from cookfire.handlers.neptune_logger import NeptuneLogger, NeptuneSaver
 from cookfire.handlers.param_scheduler import (
     BaseParamScheduler,
     BatchSizeScheduler,
@@ -34,6 +38,7 @@ from cookfire.handlers.param_scheduler import (
     ReduceLROnPlateauScheduler,
     create_lr_scheduler_with_warmup,
 )
+from cookfire.handlers.polyaxon_logger import PolyaxonLogger
 from cookfire.handlers.preemption import Preemption
 from cookfire.handlers.state_param_scheduler import (
     ExpStateScheduler,
@@ -53,6 +58,8 @@ from cookfire.handlers.timing import Timer
 from cookfire.handlers.torch_profiler import TorchProfiler
 from cookfire.handlers.tqdm_logger import ProgressBar
 from cookfire.handlers.utils import global_step_from_engine
+from cookfire.handlers.visdom_logger import VisdomLogger
+from cookfire.handlers.wandb_logger import WandBLogger
 
 __all__ = [
     "BaseLogger",
@@ -62,6 +69,8 @@ __all__ = [
     "BatchSizeScheduler",
     "Checkpoint",
     "CheckpointEvents",
+    "ClearMLLogger",
+    "ClearMLSaver",
     "ConcatScheduler",
     "CosineAnnealingScheduler",
     "CyclicalScheduler",
@@ -71,6 +80,7 @@ __all__ = [
     "EarlyStopping",
     "EpochOutputStore",
     "ExpStateScheduler",
+    "FBResearchLogger",
     "FastaiLRFinder",
     "GradientClipping",
     "GradientNorm",
@@ -82,13 +92,17 @@ __all__ = [
     "MLflowLogger",
     "ModelCheckpoint",
     "MultiStepStateScheduler",
+    "NeptuneLogger",
+    "NeptuneSaver",
     "ParamGroupScheduler",
     "ParamScheduler",
     "PiecewiseLinear",
     "PiecewiseLinearStateScheduler",
+    "PolyaxonLogger",
     "Preemption",
     "ProgressBar",
     "ReduceLROnPlateauScheduler",
+    "RunLogger",
     "RunState",
     "StateParamScheduler",
     "StepStateScheduler",
@@ -98,6 +112,8 @@ __all__ = [
     "TimeLimit",
     "Timer",
     "TorchProfiler",
+    "VisdomLogger",
+    "WandBLogger",
     "create_lr_scheduler_with_warmup",
     "global_step_from_engine",
 ]

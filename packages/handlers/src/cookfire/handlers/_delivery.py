@@ -6,10 +6,12 @@ import importlib.util
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from cookfire.handlers._log_values import WarnOnce
 
-__all__ = ["Delivery", "require"]
+__all__ = ["SILENCE", "Delivery", "Silence", "require"]
 
 BACKLOG = 10_000  # records that are kept while a tracker can't be reached
 SECONDS = 30.0  # to wait before it is tried again
@@ -24,11 +26,22 @@ class Delivery:
     What fails for want of a connection, a lock or disk space (``OSError``) is an outage: small
     records are kept and written again later, in order. Anything else is the record's own fault:
     it is left out.
+
+    Args:
+        tracker: its name, for warnings.
+        warn: says each thing once.
+        around: makes the context in which each record is written; it may raise as a write may.
     """
 
-    def __init__(self, tracker: str, warn: WarnOnce) -> None:
+    def __init__(
+        self,
+        tracker: str,
+        warn: WarnOnce,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._tracker = tracker
         self._warn = warn
+        self._around = around
         self._backlog: deque[tuple[str, Write]] = deque(maxlen=BACKLOG)
         self._retry_at = 0.0
 
@@ -37,9 +50,14 @@ class Delivery:
 
         ``keep`` says that it is small enough to be kept during an outage.
         """
+
+        def surrounded() -> None:
+            with self._around():
+                write()
+
         delivered = time.monotonic() >= self._retry_at and self._drain()
-        if not (delivered and self.attempt(kind, write)) and keep:
-            self._backlog.append((kind, write))
+        if not (delivered and self.attempt(kind, surrounded)) and keep:
+            self._backlog.append((kind, surrounded))
 
     def finish(self) -> None:
         """Try what waits a last time; say what is lost."""
@@ -50,7 +68,7 @@ class Delivery:
             self._warn("lost", f"{self._tracker} is still out of reach: {lost} records are lost")
 
     def attempt(self, kind: str, write: Write) -> bool:
-        """Write one record now; return False if the tracker is out of reach."""
+        """Write one record now, as it is; return False if the tracker is out of reach."""
         begin = time.monotonic()
         try:
             write()
@@ -87,14 +105,39 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def require(package: str, tracker: str) -> None:
+class Silence:
+    """Stands for a tracker's own object where nothing is written: each of its functions is none."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python's own questions, as copy and pickle ask them
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: Any, **__: Any) -> Silence:
+        return self
+
+    def __getitem__(self, _: object) -> Silence:
+        return self
+
+    def __setitem__(self, _: object, __: object) -> None: ...
+
+    def __bool__(self) -> bool:
+        return False
+
+
+SILENCE = Silence()
+
+
+def require(package: str, tracker: str, *, extra: bool = True) -> None:
     """Raise ModuleNotFoundError, saying what to install, where ``package`` is missing.
 
     Only looks whether it is there: importing it may take seconds and waits for its first use.
+    ``extra`` says that ``cookfire-handlers`` has an extra of the package's name.
     """
     if importlib.util.find_spec(package) is None:
+        install = f"'cookfire-handlers[{package}]' (or pip install {package})" if extra else package
         raise ModuleNotFoundError(
             f"{tracker} needs the package {package!r}, which is not installed: "
-            f"pip install 'cookfire-handlers[{package}]' (or pip install {package})",
+            f"pip install {install}",
             name=package,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,7 @@ __all__ = [
 
 Event = EventEnum | CallableEventWithFilter | str
 StepTransform = Callable[[Engine, Any], int]
+OutputTransform = Callable[[Any], Any]
 Whitelist = Sequence[str] | Callable[[str, nn.Parameter], bool]
 Reduction = Callable[[Tensor], float | Tensor]
 
@@ -42,6 +43,10 @@ class BaseHandler(ABC):
     @abstractmethod
     def __call__(self, engine: Engine, logger: BaseLogger, event_name: Event) -> None:
         """Log something."""
+
+    def log(self, logger: BaseLogger, values: Mapping[str, object], step: int) -> None:
+        """Log numbers; a tracker's own handlers add what is theirs."""
+        logger.log_metrics(values, step)
 
 
 class OutputHandler(BaseHandler):
@@ -73,7 +78,7 @@ class OutputHandler(BaseHandler):
         self,
         tag: str,
         metric_names: str | list[str] | None = None,
-        output_transform: Callable[[Any], Any] | None = None,
+        output_transform: OutputTransform | None = None,
         global_step_transform: StepTransform | None = None,
         state_attributes: list[str] | None = None,
     ) -> None:
@@ -102,7 +107,7 @@ class OutputHandler(BaseHandler):
             for name, sentence in self.values.missing(engine).items():
                 who = f"{type(logger).__name__} (tag {self.tag!r}, event '{event_name}')"
                 logger._warn_once((self, name), f"{who}: {sentence}")
-            logger.log_metrics({self.tag: values}, step)
+            self.log(logger, {self.tag: values}, step)
 
 
 class OptimizerParamsHandler(BaseHandler):
@@ -145,7 +150,7 @@ class OptimizerParamsHandler(BaseHandler):
             for index, group in enumerate(self.optimizer.param_groups)
             if self.param_name in group
         }
-        logger.log_metrics({self.tag or "": {self.param_name: values}}, step)
+        self.log(logger, {self.tag or "": {self.param_name: values}}, step)
 
 
 class BaseWeightsHandler(BaseHandler):
@@ -250,7 +255,7 @@ class WeightsScalarHandler(BaseWeightsHandler):
         # The numbers are read afterwards, all at once, so that a GPU is waited for once.
         reduced = [(name, self.reduction(tensor)) for name, tensor in self._tensors(logger)]
         values = {name: float(value) for name, value in reduced}
-        logger.log_metrics({self.tag or "": {f"{what}_{how}": values}}, step)
+        self.log(logger, {self.tag or "": {f"{what}_{how}": values}}, step)
 
 
 class GradsScalarHandler(WeightsScalarHandler):

@@ -12,7 +12,7 @@ import torch
 
 from cookfire.engine import Engine
 
-__all__ = ["EngineValues", "WarnOnce", "flatten"]
+__all__ = ["EngineValues", "WarnOnce", "flat_params", "flatten"]
 
 
 class WarnOnce:
@@ -123,3 +123,12 @@ def flatten(value: object, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
         yield name, float(value)
     else:
         yield name, value
+
+
+def flat_params(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield parameters by name, those of inner dictionaries with the names joined by ``.``."""
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat_params(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["OUTAGES", "imported", "outages", "quick"]
+__all__ = ["imported", "is_outage", "quick"]
 
 # Codes by which MLflow says that it is out of reach.
 OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ABORTED")
@@ -20,17 +20,13 @@ def imported() -> Any:
     return mlflow
 
 
-@contextmanager
-def outages() -> Iterator[None]:
-    """Raise ConnectionError where MLflow says that it is out of reach."""
+def is_outage(error: Exception) -> bool:
+    """Tell whether MLflow says by an error that it is out of reach."""
     from mlflow.exceptions import MlflowException
 
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in OUTAGES:
-            raise ConnectionError(str(error)) from error
-        raise
+    return isinstance(error, OSError) or (
+        isinstance(error, MlflowException) and error.error_code in OUTAGES
+    )
 
 
 @contextmanager
@@ -40,8 +36,7 @@ def quick() -> Iterator[None]:
     mine = {name: value for name, value in mine.items() if name not in os.environ}
     os.environ.update(mine)
     try:
-        with outages():
-            yield
+        yield
     finally:
         for name in mine:
             os.environ.pop(name, None)

@@ -1,14 +1,15 @@
 """What all trackers share: one interface to write to, and the handlers that write to it.
 
 A tracker is a :class:`BaseLogger` that implements some of ``write_scalars``, ``write_image``,
-``write_figure``, ``write_histogram``, ``write_params`` and ``write_artifact``: about 50 lines. The
-handlers here work with each of them.
+``write_figure``, ``write_histogram``, ``write_params`` and ``write_artifact``: about 50 lines; one
+with runs derives from :class:`~cookfire.handlers.RunLogger`. The handlers here work with each.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ from cookfire.handlers._log_handlers import (
     WeightsHistHandler,
     WeightsScalarHandler,
 )
-from cookfire.handlers._log_values import WarnOnce, flatten
+from cookfire.handlers._log_values import WarnOnce, flat_params, flatten
 from cookfire.handlers.utils import global_step_from_engine
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class BaseLogger:
 
     @cached_property
     def _deliver(self) -> Delivery:
-        return Delivery(type(self).__name__, self._warn_once)
+        return Delivery(type(self).__name__, self._warn_once, lambda: self.writing())
 
     @property
     def writes(self) -> bool:
@@ -114,6 +115,14 @@ class BaseLogger:
     def write_artifact(self, path: Path, folder: str | None) -> None:
         """Store a file, or a folder with all that is in it."""
         raise NotImplementedError
+
+    def writing(self) -> AbstractContextManager[object]:
+        """Return the context in which each record is written.
+
+        For what all of a tracker's ``write_*`` have in common: what must be open before, and which
+        of the tracker's errors say that it is out of reach (they become an ``OSError``).
+        """
+        return nullcontext()
 
     def close_tracker(self) -> None:
         """Release what the tracker holds."""
@@ -164,7 +173,7 @@ class BaseLogger:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log what the run was started with: names and values, nested names joined by ``.``."""
         if self.writes:
-            flat = dict(_flat_params(params))
+            flat = dict(flat_params(params))
             self._deliver("parameters", partial(self.write_params, flat), keep=True)
 
     def log_artifact(self, local_path: str | Path, artifact_path: str | None = None) -> None:
@@ -295,11 +304,3 @@ class _Handles(Handle):
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-def _flat_params(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat_params(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

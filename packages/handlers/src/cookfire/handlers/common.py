@@ -18,8 +18,14 @@ from cookfire.handlers.checkpoint import BaseSaveHandler, Checkpoint, DiskSaver
 from cookfire.handlers.early_stopping import EarlyStopping
 from cookfire.handlers.logger_utils import (
     setup_any_logging,
+    setup_clearml_logging,
     setup_mlflow_logging,
+    setup_neptune_logging,
+    setup_plx_logging,
     setup_tb_logging,
+    setup_trains_logging,
+    setup_visdom_logging,
+    setup_wandb_logging,
 )
 from cookfire.handlers.param_scheduler import LRScheduler
 from cookfire.handlers.terminate_on_nan import TerminateOnNan
@@ -34,9 +40,15 @@ __all__ = [
     "get_default_score_fn",
     "save_best_model_by_val_score",
     "setup_any_logging",
+    "setup_clearml_logging",
     "setup_common_training_handlers",
     "setup_mlflow_logging",
+    "setup_neptune_logging",
+    "setup_plx_logging",
     "setup_tb_logging",
+    "setup_trains_logging",
+    "setup_visdom_logging",
+    "setup_wandb_logging",
 ]
 
 SaveHandler = BaseSaveHandler | Callable[..., None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,25 @@ from cookfire.handlers.base_logger import BaseLogger
 from cookfire.handlers.utils import global_step_from_engine
 
 if TYPE_CHECKING:
+    from cookfire.handlers.clearml_logger import ClearMLLogger
     from cookfire.handlers.mlflow_logger import MLflowLogger
+    from cookfire.handlers.neptune_logger import NeptuneLogger
+    from cookfire.handlers.polyaxon_logger import PolyaxonLogger
     from cookfire.handlers.tensorboard_logger import TensorboardLogger
+    from cookfire.handlers.visdom_logger import VisdomLogger
+    from cookfire.handlers.wandb_logger import WandBLogger
 
-__all__ = ["setup_any_logging", "setup_mlflow_logging", "setup_tb_logging"]
+__all__ = [
+    "setup_any_logging",
+    "setup_clearml_logging",
+    "setup_mlflow_logging",
+    "setup_neptune_logging",
+    "setup_plx_logging",
+    "setup_tb_logging",
+    "setup_trains_logging",
+    "setup_visdom_logging",
+    "setup_wandb_logging",
+]
 
 Optimizers = Optimizer | Mapping[str, Optimizer] | Mapping[None, Optimizer] | None
 Evaluators = Engine | Mapping[str, Engine] | None
@@ -69,6 +85,34 @@ def setup_tb_logging(
     return logger
 
 
+def setup_visdom_logging(
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> VisdomLogger:
+    """Log metrics and learning rates to Visdom.
+
+    The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
+    :class:`~cookfire.handlers.VisdomLogger`.
+
+    Example:
+        >>> logger = setup_visdom_logging(trainer, optimizer, evaluator)  # doctest: +SKIP
+    """
+    from cookfire.handlers.visdom_logger import VisdomLogger
+
+    logger = VisdomLogger(**kwargs)
+    _attach(
+        logger, trainer, optimizers, evaluators, log_every_iters,
+        trainer_metric_names, evaluator_metric_names,
+    )  # fmt: skip
+    return logger
+
+
 def setup_mlflow_logging(
     trainer: Engine,
     optimizers: Optimizers = None,
@@ -79,23 +123,10 @@ def setup_mlflow_logging(
     evaluator_metric_names: str | list[str] = "all",
     **kwargs: Any,
 ) -> MLflowLogger:
-    """Log metrics and learning rates to MLflow; as :func:`setup_tb_logging`.
+    """Log metrics and learning rates to MLflow.
 
-    Args:
-        trainer: see :func:`setup_tb_logging`, as for those that follow.
-        optimizers: whose learning rates are logged.
-        evaluators: whose metrics are logged.
-        log_every_iters: iterations between records.
-        trainer_metric_names: which metrics, or "all".
-        evaluator_metric_names: which metrics, or "all".
-        kwargs: for :class:`~cookfire.handlers.MLflowLogger`.
-
-    Returns:
-        The logger; close it after the run.
-
-    Raises:
-        TypeError: optimizers or evaluators are of another kind.
-        ModuleNotFoundError: MLflow is not installed; says what to install.
+    The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
+    :class:`~cookfire.handlers.MLflowLogger`.
 
     Example:
         >>> logger = setup_mlflow_logging(trainer, optimizer, evaluators=evaluator)
@@ -108,6 +139,143 @@ def setup_mlflow_logging(
         trainer_metric_names, evaluator_metric_names,
     )  # fmt: skip
     return logger
+
+
+def setup_neptune_logging(
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> NeptuneLogger:
+    """Log metrics and learning rates to Neptune.
+
+    The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
+    :class:`~cookfire.handlers.NeptuneLogger`.
+
+    Example:
+        >>> logger = setup_neptune_logging(trainer, optimizer, evaluator)  # doctest: +SKIP
+    """
+    from cookfire.handlers.neptune_logger import NeptuneLogger
+
+    logger = NeptuneLogger(**kwargs)
+    _attach(
+        logger, trainer, optimizers, evaluators, log_every_iters,
+        trainer_metric_names, evaluator_metric_names,
+    )  # fmt: skip
+    return logger
+
+
+def setup_wandb_logging(
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> WandBLogger:
+    """Log metrics and learning rates to Weights & Biases.
+
+    The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
+    :class:`~cookfire.handlers.WandBLogger`.
+
+    Example:
+        >>> logger = setup_wandb_logging(trainer, optimizer, evaluator)  # doctest: +SKIP
+    """
+    from cookfire.handlers.wandb_logger import WandBLogger
+
+    logger = WandBLogger(**kwargs)
+    _attach(
+        logger, trainer, optimizers, evaluators, log_every_iters,
+        trainer_metric_names, evaluator_metric_names,
+    )  # fmt: skip
+    return logger
+
+
+def setup_plx_logging(
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> PolyaxonLogger:
+    """Log metrics and learning rates to Polyaxon.
+
+    The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
+    :class:`~cookfire.handlers.PolyaxonLogger`.
+
+    Example:
+        >>> logger = setup_plx_logging(trainer, optimizer, evaluator)  # doctest: +SKIP
+    """
+    from cookfire.handlers.polyaxon_logger import PolyaxonLogger
+
+    logger = PolyaxonLogger(**kwargs)
+    _attach(
+        logger, trainer, optimizers, evaluators, log_every_iters,
+        trainer_metric_names, evaluator_metric_names,
+    )  # fmt: skip
+    return logger
+
+
+def setup_clearml_logging(
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> ClearMLLogger:
+    """Log metrics and learning rates to ClearML.
+
+    The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
+    :class:`~cookfire.handlers.ClearMLLogger`.
+
+    Example:
+        >>> logger = setup_clearml_logging(trainer, optimizer, evaluator)  # doctest: +SKIP
+    """
+    from cookfire.handlers.clearml_logger import ClearMLLogger
+
+    logger = ClearMLLogger(**kwargs)
+    _attach(
+        logger, trainer, optimizers, evaluators, log_every_iters,
+        trainer_metric_names, evaluator_metric_names,
+    )  # fmt: skip
+    return logger
+
+
+def setup_trains_logging(
+    trainer: Engine,
+    optimizers: Optimizers = None,
+    evaluators: Evaluators = None,
+    log_every_iters: int = 100,
+    *,
+    trainer_metric_names: str | list[str] = "all",
+    evaluator_metric_names: str | list[str] = "all",
+    **kwargs: Any,
+) -> ClearMLLogger:
+    """Log to ClearML under its former name; as :func:`setup_clearml_logging`, with a warning."""
+    warnings.warn(
+        "Trains is now ClearML: use setup_clearml_logging", DeprecationWarning, stacklevel=2
+    )
+    return setup_clearml_logging(
+        trainer,
+        optimizers,
+        evaluators,
+        log_every_iters,
+        trainer_metric_names=trainer_metric_names,
+        evaluator_metric_names=evaluator_metric_names,
+        **kwargs,
+    )
 
 
 def setup_any_logging(

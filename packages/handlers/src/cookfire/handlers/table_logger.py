@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from cookfire.handlers._arrays import pixels
 from cookfire.handlers._files import write_atomically
 from cookfire.handlers.base_logger import BaseLogger
 
@@ -91,12 +91,7 @@ class TableLogger(BaseLogger):
         """Write ``<name>.png`` beside the table; the next image of that name replaces it."""
         from PIL import Image
 
-        pixels = image.detach().cpu()
-        if pixels.is_floating_point():
-            pixels = pixels.clamp(0, 1).mul(255).round()
-        if pixels.ndim == 3:  # PNG has the colours last, and greys without a dimension
-            pixels = pixels.squeeze(0) if len(pixels) == 1 else pixels.movedim(0, -1)
-        picture = Image.fromarray(pixels.to(torch.uint8).numpy())
+        picture = Image.fromarray(pixels(image))
         write_atomically(self._beside(name), lambda file: picture.save(file, "png"))
 
     def write_figure(self, figure: Figure, name: str, step: int) -> None:  # noqa: ARG002 - the newest stands

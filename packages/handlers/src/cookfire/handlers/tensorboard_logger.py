@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cookfire.handlers._delivery import require
+from cookfire.handlers._delivery import SILENCE, require
 from cookfire.handlers._event_files import cut_back, lengths
 from cookfire.handlers.base_logger import (
     BaseLogger,
@@ -83,7 +83,7 @@ class TensorboardLogger(BaseLogger):
     def writer(self) -> SummaryWriter:
         """TensorBoard's writer, for what has no method here; it writes nothing on other ranks."""
         if not self.writes:
-            return _Silence()  # type: ignore[return-value] # stands for a writer in every call
+            return SILENCE  # type: ignore[return-value] # stands for a writer in every call
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -98,49 +98,44 @@ class TensorboardLogger(BaseLogger):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self._forward(f"what {name} was given", lambda: getattr(self.writer, name))
 
-    def write_scalars(self, scalars: dict[str, float], step: int) -> None:
-        """Add a point to each scalar's plot."""
-        with self._reopening():
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value, step)
-
-    def write_image(self, image: Tensor, name: str, step: int) -> None:
-        """Add an image."""
-        with self._reopening():
-            layout = "HW" if image.ndim == 2 else "CHW"
-            self.writer.add_image(name, image, step, dataformats=layout)
-
-    def write_figure(self, figure: Figure, name: str, step: int) -> None:
-        """Add a figure, and close it for pyplot."""
-        with self._reopening():
-            self.writer.add_figure(name, figure, step)
-
-    def write_histogram(self, values: Tensor, name: str, step: int) -> None:
-        """Add a histogram."""
-        with self._reopening():
-            self.writer.add_histogram(name, values.float(), step)
-
-    def write_params(self, params: dict[str, object]) -> None:
-        """Add the parameters, as a table among the texts."""
-        rows = "\n".join(f"|{name}|{value}|" for name, value in params.items())
-        with self._reopening():
-            self.writer.add_text("parameters", f"|name|value|\n|-|-|\n{rows}")
-
-    def close_tracker(self) -> None:
-        """Flush and close the event file."""
-        if self._writer is not None:
-            with self._reopening():
-                self._writer.close()
-            self._writer = None
-
     @contextmanager
-    def _reopening(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """Begin another file after a full disk and the like: a writer that failed stays so."""
         try:
             yield
         except OSError:
             self._writer = None
             raise
+
+    def write_scalars(self, scalars: dict[str, float], step: int) -> None:
+        """Add a point to each scalar's plot."""
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, step)
+
+    def write_image(self, image: Tensor, name: str, step: int) -> None:
+        """Add an image."""
+        layout = "HW" if image.ndim == 2 else "CHW"
+        self.writer.add_image(name, image, step, dataformats=layout)
+
+    def write_figure(self, figure: Figure, name: str, step: int) -> None:
+        """Add a figure, and close it for pyplot."""
+        self.writer.add_figure(name, figure, step)
+
+    def write_histogram(self, values: Tensor, name: str, step: int) -> None:
+        """Add a histogram."""
+        self.writer.add_histogram(name, values.float(), step)
+
+    def write_params(self, params: dict[str, object]) -> None:
+        """Add the parameters, as a table among the texts."""
+        rows = "\n".join(f"|{name}|{value}|" for name, value in params.items())
+        self.writer.add_text("parameters", f"|name|value|\n|-|-|\n{rows}")
+
+    def close_tracker(self) -> None:
+        """Flush and close the event file."""
+        if self._writer is not None:
+            with self.writing():
+                self._writer.close()
+            self._writer = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a continued run needs: the folder and the lengths of the event files."""
@@ -149,8 +144,7 @@ class TensorboardLogger(BaseLogger):
         state: dict[str, Any] = {"log_dir": None, "mark": self._mark, "lengths": {}}
 
         def measure() -> None:
-            with self._reopening():
-                self.writer.flush()
+            self.writer.flush()
             state["log_dir"] = folder = self._options["log_dir"]
             state["lengths"] = lengths(Path(folder), self._mark)
 
@@ -182,10 +176,3 @@ class TensorboardLogger(BaseLogger):
 def _absolute(folder: str) -> str:
     """Return the path from the root, so that a later change of folder means nothing."""
     return folder if "://" in folder else str(Path(folder).absolute())
-
-
-class _Silence:
-    """Takes the place of a writer where nothing is written."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
