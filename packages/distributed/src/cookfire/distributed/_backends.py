@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -23,6 +24,8 @@ FUNCTIONS: Final = (
     "barrier",
 )
 ALIASES: Final = {"xla-tpu": "xla"}  # ignite's name
+BARRIER_AFTER_INIT: Final = "TORCH_DIST_INIT_BARRIER"
+"""Torch's variable: 1 lets processes wait for one another when they have joined."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _registered: dict[str, Backend] = {}
 
@@ -146,7 +149,9 @@ def join(name: str, backend: Backend, kwargs: dict[str, Any]) -> None:
             extended_api=True,
             devices=[backend.device().type],
         )
-        # Nobody meets at this store: the backend has brought the processes together.
+        # Nobody meets at this store, nor must torch wait for others there, now or for a new group:
+        # the backend has brought the processes together.
+        os.environ.pop(BARRIER_AFTER_INIT, None)
         dist.init_process_group(
             name, store=HashStore(), rank=place.rank, world_size=place.world_size
         )

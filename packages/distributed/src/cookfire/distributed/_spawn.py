@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # in silence
 
-from ._backends import ALIASES, Backend, receive, sendable
+from ._backends import ALIASES, BARRIER_AFTER_INIT, Backend, receive, sendable
 from ._environment import Place
 from ._group import check_backend, finalize, get_local_rank, get_nproc_per_node, initialize
 from ._together import run_together
@@ -201,7 +201,7 @@ def _in_process(
     else:
         options["init_method"] = url
     # Nobody leaves, done at once or failed, while another one still connects to it.
-    os.environ.setdefault("TORCH_DIST_INIT_BARRIER", "1")
+    os.environ.setdefault(BARRIER_AFTER_INIT, "1")
     initialize(job.backend, **options)
     function(local_rank, *args, **kwargs)
     finalize()
