@@ -29,7 +29,7 @@ from cookfire.metrics import Accuracy
 config = {}
 Block = nn.Linear
 Net = lambda: nn.Sequential(Block(8, 3))
-model = Net()
+model = nn.Linear(8, 3)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 dataset = [(torch.randn(8), index % 3) for index in range(256)]
 loader = torch.utils.data.DataLoader(dataset, batch_size=64)

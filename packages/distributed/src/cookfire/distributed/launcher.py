@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any
+
+import torch.distributed as dist
 
 from ._environment import launched
 from ._group import (
@@ -175,11 +179,21 @@ class Parallel:
 
 
 def _tell_launcher(error: Exception) -> None:
-    """Let torchrun's last words name this rank, if it is the first to fail, and its traceback."""
+    """Let torchrun's last words name the rank that failed first, and its traceback."""
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+        if not _is_first_to_fail():
+            time.sleep(1)  # torchrun compares whole seconds
         get_error_handler().record_exception(error)
+
+
+def _is_first_to_fail() -> bool:
+    """Tell it before the others notice, most of which then fail for want of this process."""
+    with contextlib.suppress(Exception):  # whoever has the store may be gone
+        store = dist.distributed_c10d._get_default_store()
+        return int(store.add("failures", 1)) == 1
+    return False
 
 
 def _say(message: str) -> None:
