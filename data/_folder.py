@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 HERE = Path(__file__).resolve().parent
+DATASETS = HERE / "datasets.yaml"
 
 
 class DataError(Exception):
@@ -18,7 +21,7 @@ class DataError(Exception):
 
 def files_of(name: str) -> dict[str, str]:
     """The files that dataset ``name`` consists of: path in its folder -> sha256."""
-    datasets = yaml.safe_load((HERE / "datasets.yaml").read_text())
+    datasets = yaml.safe_load(DATASETS.read_text())
     return dict(datasets[name]["files"])
 
 
@@ -50,3 +53,19 @@ def replace_folder(destination: Path, fill: Callable[[Path], None]) -> None:
     finally:
         for remains in (partial, old):
             shutil.rmtree(remains, ignore_errors=True)
+
+
+def make(
+    name: str, write: Callable[[Path], None], doc: str | None, argv: Sequence[str] | None
+) -> None:
+    """Be the command ``python -m data.make_<name>``: an error is one line and exit code 2."""
+    argparse.ArgumentParser(
+        prog=f"python -m data.make_{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)  # it has nothing to say, but --help and wrong arguments are answered
+    try:
+        replace_folder(HERE / name, write)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

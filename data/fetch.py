@@ -50,11 +50,19 @@ def download_mnist(folder: Path) -> None:
     from torchvision.datasets import MNIST  # seconds to import: only where it is needed
 
     MNIST(folder, download=True)
-    for archive in folder.rglob("*.gz"):
-        archive.unlink()
 
 
-DOWNLOADS: Mapping[str, Callable[[Path], None]] = {"mnist": download_mnist}
+def download_cifar10(folder: Path) -> None:
+    """Download and unpack CIFAR-10, likewise."""
+    from torchvision.datasets import CIFAR10
+
+    CIFAR10(folder, download=True)
+
+
+DOWNLOADS: Mapping[str, Callable[[Path], None]] = {
+    "cifar10": download_cifar10,
+    "mnist": download_mnist,
+}
 
 
 def fetch(name: str, mirror: Path | None, destination: Path) -> None:
@@ -75,6 +83,8 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
 
     def download(folder: Path) -> None:
         DOWNLOADS[name](folder)
+        for archive in folder.rglob("*.gz"):
+            archive.unlink()
         check(folder, files, "upstream has changed the file: tell the maintainers")
 
     try:

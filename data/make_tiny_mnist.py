@@ -8,9 +8,7 @@ of 0 to 255, scaled by three to 24x24 and framed by two empty pixels to 28x28. E
 
 from __future__ import annotations
 
-import argparse
 import struct
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
-from ._folder import HERE, DataError, check, files_of, replace_folder
+from ._folder import check, files_of, make
 
 
 def idx(array: npt.NDArray[np.uint8]) -> bytes:
@@ -43,17 +41,8 @@ def write(folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, which has nothing to say; an error is one line and exit code 2."""
-    argparse.ArgumentParser(
-        prog="python -m data.make_tiny_mnist",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(argv)
-    try:
-        replace_folder(HERE / "tiny_mnist", write)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Parse the command line, and write the data set into this folder."""
+    make("tiny_mnist", write, __doc__, argv)
 
 
 if __name__ == "__main__":

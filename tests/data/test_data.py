@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from torchvision.datasets import MNIST
+from torchvision.datasets import CIFAR10, MNIST
 
-from data import _folder, fetch, make_tiny_mnist
+from data import _folder, fetch, make_tiny_cifar10, make_tiny_mnist
 
 FILES = {
     f"MNIST/raw/{split}-{kind}-ubyte": make_tiny_mnist.idx(np.full(shape, value, dtype=np.uint8))
@@ -198,7 +198,7 @@ def test_the_tiny_digits_are_the_same_bytes_each_time(tmp_path: Path) -> None:
 def test_the_tiny_digits_are_not_written_for_a_question_or_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
 ) -> None:
-    monkeypatch.setattr(make_tiny_mnist, "HERE", tmp_path)
+    monkeypatch.setattr(_folder, "HERE", tmp_path)
     with pytest.raises(SystemExit, match=str(code)):
         make_tiny_mnist.main(arguments)
     assert not list(tmp_path.iterdir())
@@ -225,3 +225,55 @@ def test_the_real_digits_are_the_published_ones(tmp_path: Path) -> None:
     assert (len(training), len(validation)) == (60_000, 10_000)
     assert training.targets[:5].tolist() == [5, 0, 4, 1, 9]
     assert round(training.data.float().mean().item() / 255, 4) == 0.1307
+
+
+class TinyCifar(CIFAR10):
+    """Torchvision's reader, told that other files than the published ones are meant."""
+
+    def _check_integrity(self) -> bool:
+        return True
+
+    def _load_meta(self) -> None:
+        self.classes = make_tiny_cifar10.CLASSES
+
+
+def test_the_tiny_shapes_are_read_by_torchvision_as_cifar10(tmp_path: Path) -> None:
+    make_tiny_cifar10.write(tmp_path)
+    for train, size in ((True, 2000), (False, 500)):
+        shapes = TinyCifar(tmp_path, train=train)
+        assert shapes.data.shape == (size, 32, 32, 3)
+        assert np.bincount(shapes.targets).tolist() == [size // 10] * 10
+        # Red stands out in the warm classes, blue in the cold ones.
+        warm = np.array(shapes.targets) < 5
+        red, blue = (shapes.data[..., channel].mean((1, 2)) for channel in (0, 2))
+        assert ((red > blue) == warm).mean() > 0.99
+
+
+def test_the_tiny_shapes_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+        make_tiny_cifar10.write(tmp_path / name)
+    assert content(tmp_path / "once") == content(tmp_path / "again")
+
+
+def test_a_download_leaves_the_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(root: Path, download: bool) -> None:
+        assert download
+        (root / "cifar-10-python.tar.gz").write_bytes(b"archive")
+        fill(root)
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", download)
+    fetch.fetch("cifar10", None, tmp_path / "cifar10")
+    assert content(tmp_path / "cifar10") == FILES
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("COOKFIRE_MIRROR") or "/nowhere") / "cifar-10-batches-py").is_dir(),
+    reason="COOKFIRE_MIRROR holds no CIFAR-10",
+)
+def test_the_real_pictures_are_the_published_ones(tmp_path: Path) -> None:
+    files = _folder.files_of("cifar10")
+    fetch.copy(Path(os.environ["COOKFIRE_MIRROR"]), files, tmp_path)
+    training, test = CIFAR10(tmp_path, train=True), CIFAR10(tmp_path, train=False)
+    assert (len(training), len(test)) == (50_000, 10_000)
+    assert (training.data.mean((0, 1, 2)) / 255).round(4).tolist() == [0.4914, 0.4822, 0.4465]
