@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import cookfire.distributed as idist
+from cookfire.distributed._ragged import as_bytes, from_bytes
 
 BIG = 2**62  # the int64 sum of two of them does not fit
 ODD = 2**24 + 1  # float32 rounds it
@@ -409,3 +410,16 @@ def test_ranks_that_are_no_numbers_are_refused(three):
     for rank in three:
         assert rank["groups"]["bad"][0] == rank["groups"]["bad list"][0] == "ValueError"
         assert "['0']: expected a list of whole numbers" in rank["groups"]["bad"][1]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(6.0).view(3, 2)[:1, 0],
+        torch.rand(1, 2)[:, 1],
+        torch.tensor([1 + 2j]).conj().imag,
+        torch.rand(4, 2).T,
+    ],
+)
+def test_tensors_of_any_stride_travel_as_bytes(tensor: torch.Tensor) -> None:
+    assert torch.equal(from_bytes(as_bytes(tensor), tensor.dtype, tensor.shape), tensor)

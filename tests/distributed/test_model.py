@@ -92,6 +92,14 @@ def _shared() -> dict[str, Any]:
     found["names"] = [name for name, _ in whole.named_parameters()]
     found["held"] = sum(parameter.to_local().numel() for parameter in whole.parameters())
     found["twice"] = idist.auto_model(whole, wrap="fsdp") is whole
+    late = Net()
+    early = torch.optim.SGD(late.parameters(), lr=0.1)
+    idist.auto_model(late, wrap="fsdp")
+    try:
+        idist.auto_optim(early)
+    except ValueError as error:
+        found["early"] = str(error)
+    idist.auto_optim(torch.optim.SGD(late.parameters(), lr=0.1))
 
     # Compiled: the copies of one unit share a graph; a model in two buckets has two.
     for name, options in (
@@ -182,6 +190,11 @@ def test_the_units_that_are_sharded_are_those_of_the_rule_and_the_rest(shared):
         assert rank["units"] == [["", "blocks.0", "blocks.1"], ["", "stem", "blocks"], [""]]
         assert rank["names"] == [name for name, _ in Net().named_parameters()]
         assert rank["twice"]
+
+
+def test_an_optimizer_of_the_parameters_before_sharding_is_refused(shared):
+    for rank in shared:
+        assert "create the optimizer after auto_model" in rank["early"]
 
 
 def test_each_process_holds_its_part_of_a_sharded_model(shared):

@@ -107,7 +107,7 @@ def test_a_multilabel_confusion_matrix_needs_its_labels():
         ours.MultiLabelConfusionMatrix(1)
     with pytest.raises(ValueError, match="num_classes is 3, got 4 classes of shapes"):
         ours.MultiLabelConfusionMatrix(3).update((torch.zeros(2, 4), torch.zeros(2, 4)))
-    with pytest.raises(ValueError, match="4 predictions were neither 0 nor 1"):
+    with pytest.raises(ValueError, match="4 predictions or labels were neither 0 nor 1"):
         value_of(ours.MultiLabelConfusionMatrix(2), [(torch.full((2, 2), 0.4), torch.zeros(2, 2))])
 
 
@@ -444,3 +444,61 @@ def test_groups_in_an_engine_keep_their_settings():
     assert seen[0] == seen[1]
     with pytest.raises(NotComputableError):
         base.compute()  # the groups have copies
+
+
+# Odd uses
+
+
+def test_a_group_updates_what_its_members_have_in_common_once():
+    matrix = ours.ConfusionMatrix(3)
+    group = ours.MetricGroup({"matrix": matrix, "iou": ours.IoU(matrix)})
+    group.update((torch.eye(3), torch.tensor([0, 1, 2])))
+    assert group.compute()["matrix"].tolist() == torch.eye(3).tolist()
+
+
+def test_scores_that_a_transform_writes_into_are_looked_at_again():
+    negated = ours.Accuracy(lambda output: (output[0].neg_(), output[1]))
+    seen = attached(
+        {"as they are": ours.Accuracy(), "negated": negated},
+        [(torch.eye(3), torch.tensor([0, 1, 2]))],
+    )
+    # In the second epoch they are negated again.
+    assert seen == {"as they are": 0.0, "negated": 1.0}
+
+
+@pytest.mark.parametrize("classes", [2, 4, 50])
+@pytest.mark.parametrize("wrong", [-(2**62), -(2**63), 2**62, -1])
+def test_targets_far_out_of_range_are_no_class(classes, wrong):
+    metric = ours.Recall()
+    metric.update((torch.eye(classes), torch.arange(classes)))
+    metric.update((torch.eye(classes)[:1], torch.tensor([wrong])))
+    with pytest.raises(ValueError, match="1 "):
+        metric.compute()
+
+
+def test_a_metric_on_its_own_again_forgets_what_it_was_shared_for():
+    engine = Engine(lambda engine, batch: batch)
+    accuracy = ours.Accuracy()
+    accuracy.attach(engine, "accuracy")
+    ours.ConfusionMatrix(3).attach(engine, "matrix")
+    engine.run([(torch.eye(3), torch.arange(3))])
+    accuracy.detach(engine)
+    accuracy.reset()
+    accuracy.update((torch.tensor([1, 0]), torch.tensor([1, 1])))
+    assert accuracy.compute() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("y_pred", "y"),
+    [
+        (torch.tensor([255, 0, 255], dtype=torch.uint8), torch.tensor([1, 0, 1])),
+        (torch.tensor([float("inf"), 0.0]), torch.tensor([1, 0])),
+        (torch.tensor([[2, 0], [1, 1]]), torch.tensor([[1, 0], [1, 1]])),
+        (torch.tensor([[1, 0], [1, 1]]), torch.tensor([[-1, 0], [2, 1]])),
+    ],
+)
+def test_what_is_neither_0_nor_1_is_reported_whatever_its_dtype(y_pred, y):
+    metric = ours.Accuracy(is_multilabel=y.ndim == 2)
+    metric.update((y_pred, y))
+    with pytest.raises(ValueError, match="neither 0 nor 1"):
+        metric.compute()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ SomeOptimizer = TypeVar("SomeOptimizer", bound=Optimizer)
 Shard = Collection[type[nn.Module]] | Callable[[str, nn.Module], bool]
 
 _WRAPS = ("ddp", "fsdp")
+# Parameters that sharding has put others in the place of, as long as somebody holds them; by id,
+# since tensors compare element by element.
+_replaced: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
 
 
 def auto_model(
@@ -115,10 +119,17 @@ def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
 
     Raises:
         TypeError: Options are given, of which no backend of now has any.
-        ValueError: With xla: the optimizer was created before :func:`auto_model` moved the model.
+        ValueError: The optimizer was created before :func:`auto_model` sharded the model, or moved
+            it to an XLA device: the parameters are new ones.
     """
     if kwargs:
         raise TypeError(f"auto_optim: unexpected options {', '.join(kwargs)}: no backend takes any")
+    for group in optimizer.param_groups:
+        if any(_replaced.get(id(parameter)) is parameter for parameter in group["params"]):
+            raise ValueError(
+                "auto_optim: a parameter of the optimizer is no more the model's: sharding makes "
+                "them anew; create the optimizer after auto_model"
+            )
     if backend() == "xla":
         from ._xla import prepare_optimizer
 
@@ -204,6 +215,8 @@ def _sharded(
         # go on calling this one's method: fully_shard lets nobody copy it.
         for module in units or [model]:
             module.forward = torch.compile(module.forward, **options)
+    whole = list(model.parameters())
     for module in [*units, model]:
         fully_shard(module, **kwargs)
+    _replaced.update({id(parameter): parameter for parameter in whole})
     return model

@@ -144,7 +144,8 @@ class DataOrder(PositionedSampler[list[Any]]):
 
     - Not shuffled (evaluation): every item is seen once, by one process. Shares differ by at most
       one item; where the last batch has fewer items than there are processes, the last ones have
-      one batch less. No item is repeated to fill up.
+      one batch less. No item is repeated to fill up. Not for training, in which every process needs
+      as many batches as the others: shuffle there, or drop the last batch.
     - Shuffled (training): a last batch with fewer items than there are processes is dropped, since
       a process without data would keep the others waiting. In a larger one shares may differ by
       one item; ``drop_last=True`` avoids the slightly unequal weights.

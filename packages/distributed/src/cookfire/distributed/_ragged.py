@@ -73,8 +73,10 @@ def gather_known(
 
 def as_bytes(tensor: Tensor) -> Tensor:
     """The elements of ``tensor`` as a flat uint8 tensor."""
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return plain.view(-1).view(torch.uint8)
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+    if flat.stride(0) != 1:  # a single element is contiguous whatever its stride
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
 
 
 def from_bytes(data: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:

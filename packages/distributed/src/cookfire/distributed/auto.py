@@ -52,7 +52,8 @@ def auto_dataloader(
             make its augmentation a function of both.
         **kwargs: Those of ``DataLoader``. ``batch_size`` is that of the global batch, over all
             processes; ``num_workers`` is for each process, as given. ``pin_memory`` is on by
-            default where :func:`device` is a CUDA device.
+            default where :func:`device` is a CUDA device. A ``generator`` has no say in the order
+            either: it is seeded anew at each pass.
 
     Raises:
         ValueError: The number of processes does not divide ``batch_size``, or options exclude one

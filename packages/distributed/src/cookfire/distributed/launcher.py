@@ -134,8 +134,9 @@ class Parallel:
             _say(f"- Run '{func}' in {get_world_size()} processes")
             try:
                 func(get_local_rank(), *args, **kwargs)
-            except Exception as error:
-                _tell_launcher(error)
+            except (Exception, SystemExit) as error:
+                if not (isinstance(error, SystemExit) and error.code in (None, 0)):
+                    _tell_launcher(error)
                 raise
         _say("End of run")
 
@@ -178,7 +179,7 @@ class Parallel:
         return job
 
 
-def _tell_launcher(error: Exception) -> None:
+def _tell_launcher(error: BaseException) -> None:
     """Let torchrun's last words name the rank that failed first, and its traceback."""
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler

@@ -100,7 +100,7 @@ class ClassCounts(Classification):
         numbers = _numbers(wanted, "labels")
         if "labels" in wanted:
             values |= {"predicted_labels": y_pred.flatten(), "true_labels": y.flatten()}
-        if y_pred.is_floating_point() and ("per class" in wanted or "correct" in wanted):
+        if y_pred.dtype is not torch.bool and ("per class" in wanted or "correct" in wanted):
             values["not_binary"] = count_not_binary(y_pred.reshape(y.shape), kept)
         if "per class" in wanted or numbers:
             values["matrix"] = count_labels(y_pred, y, max(numbers, default=2), kept)
@@ -111,8 +111,8 @@ class ClassCounts(Classification):
 
     def _count_multilabel(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> dict[str, Any]:
         wanted, values = self._store.wanted, dict[str, Any]()
-        if y_pred.is_floating_point():
-            values["not_binary"] = count_not_binary(y_pred, kept)
+        if not (y_pred.dtype is y.dtype is torch.bool):
+            values["not_binary"] = count_not_binary(y_pred, kept) + count_not_binary(y, kept)
         if "correct" in wanted:
             right = y_pred == y
             right = right.all(1) if kept is None else (right | ~kept).all(1) & kept.any(1)
@@ -199,8 +199,9 @@ class ClassCounts(Classification):
         wrong = int(self.not_binary)
         if wrong:
             raise ValueError(
-                f"{type(self).__name__}: {wrong} predictions were neither 0 nor 1: threshold the "
-                "scores, as in output_transform=lambda output: (output[0] > 0.5, output[1])"
+                f"{type(self).__name__}: {wrong} predictions or labels were neither 0 nor 1: "
+                "threshold scores, as in output_transform=lambda output: (output[0] > 0.5, "
+                "output[1])"
             )
 
     def _check_classes(self, number: int = 2) -> None:

@@ -109,8 +109,10 @@ def _classes_by_planes(planes: Tensor) -> Tensor:
 
 def count_not_binary(values: Tensor, kept: Tensor | None = None) -> Tensor:
     """Return how many values, of those that are kept, are neither 0 nor 1."""
-    wrong = values * values != values
-    return torch.count_nonzero(wrong if kept is None else wrong & kept)
+    if values.dtype is torch.bool:
+        return torch.zeros((), dtype=torch.int64, device=values.device)
+    wrong = values * values - values  # also of what is not finite
+    return torch.count_nonzero(wrong if kept is None else (wrong != 0) & kept)
 
 
 class Classification(Metric):

@@ -23,7 +23,7 @@ def count_pairs(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = N
     if kept is None and counts_at_once(y):
         # Nearly always no target is negative, and bincount says if one is.
         target = y if y.dtype is torch.int64 else y.long()
-        pairs = torch.add(y_pred, target.clamp_max(classes), alpha=classes)
+        pairs = torch.add(y_pred, target.clamp(-1, classes), alpha=classes)
         try:
             return torch.bincount(pairs if pairs.ndim == 1 else pairs.flatten(), minlength=bins)
         except RuntimeError:

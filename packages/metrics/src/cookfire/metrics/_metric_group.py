@@ -48,8 +48,10 @@ class MetricGroup(Metric):
 
     def update(self, output: Any) -> None:
         """Update all of them, each with its own ``output_transform``."""
-        for metric in self.metrics.values():
-            metric.update(metric._transform(output))
+        # A metric that several are made of is one metric.
+        leaves = (leaf for metric in self.metrics.values() for leaf in metric._leaves())
+        for leaf in dict.fromkeys(leaves):
+            leaf.update(leaf._transform(output))
 
     def compute(self) -> dict[str, Any]:
         """Return their values by name.

@@ -156,6 +156,8 @@ class Metric(Composable, Serializable, ABC):
     def reset(self) -> None:
         """Forget everything; called when an epoch starts."""
         self._store.clear()
+        if self._attachment is None:
+            self._store.wanted = self._wanted  # not what it was shared for before
 
     @abstractmethod
     def update(self, output: Any) -> None:
@@ -356,7 +358,8 @@ class Metric(Composable, Serializable, ABC):
         """Return ``function(tensor)``, worked out once for all metrics of an engine's iteration."""
         if self._scratch is None:
             return function(tensor)
-        key = (what, id(tensor))
+        # A tensor that was written into in between is another one.
+        key = (what, id(tensor), -1 if tensor.is_inference() else tensor._version)
         if key not in self._scratch:
             self._scratch[key] = tensor, function(tensor)  # the id is valid while it is kept
         result: Tensor = self._scratch[key][1]
