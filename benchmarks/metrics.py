@@ -66,7 +66,7 @@ def attached(metrics: dict[str, cookfire.metrics.Metric], batch: Any) -> Contend
     engine = cookfire.engine.Engine(lambda engine, batch: batch)
     for name, metric in metrics.items():
         metric.attach(engine, name)
-    owner = next(iter(engine.handlers())).__self__  # type: ignore[attr-defined]
+    owner = next(iter(engine.handlers())).__self__
     engine.state.output = batch
 
     def compute() -> list[Any]:

@@ -27,7 +27,7 @@ hypothesis.settings.load_profile("any time")
 
 if importlib.util.find_spec("torch_xla"):
     # Ignite, an oracle, would call what torch_xla has no more; it is not to see it.
-    sys.modules["torch_xla"] = None  # type: ignore[assignment]  # means: can't be imported
+    sys.modules["torch_xla"] = None
     importlib.import_module("ignite.distributed")
     del sys.modules["torch_xla"]
 

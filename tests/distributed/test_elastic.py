@@ -66,7 +66,7 @@ class Steps:
         if not self.file.exists():
             return []
         lines = self.file.read_text().split("\n")[:-1]  # the last one may not be whole
-        return [tuple(map(int, line.split())) for line in lines]  # type: ignore[misc]  # are three
+        return [tuple(map(int, line.split())) for line in lines]
 
     def processes(self) -> set[int]:
         """Return all processes there have been."""

@@ -80,7 +80,7 @@ def test_data_that_raises_once_loses_no_batch(kind: str) -> None:
                 trouble()
             return index
 
-    data: Any = Data() if kind == "generator" else DataLoader(Data(), batch_size=1)  # type: ignore[arg-type]  # serves as a dataset
+    data: Any = Data() if kind == "generator" else DataLoader(Data(), batch_size=1)
     batches: list[int] = []
     engine = Engine(lambda engine, batch: batches.append(int(batch)))
     with pytest.raises(OSError, match="disk"):
@@ -335,10 +335,10 @@ def test_filters_that_can_never_be_heard_are_refused() -> None:
     with pytest.raises(ValueError, match="before=3, after=5: no count lies between"):
         Events.EPOCH_COMPLETED(before=3, after=5)
     with pytest.raises(ValueError, match=r"once must be a positive integer .* got 2\.5"):
-        Events.EPOCH_COMPLETED(once=2.5)  # type: ignore[arg-type]  # what a user may try
+        Events.EPOCH_COMPLETED(once=2.5)
 
 
 def test_an_event_is_fired_without_a_filter() -> None:
     engine = Engine(lambda engine, batch: None)
     with pytest.raises(TypeError, match=r"without a filter, got 'started\(every=2\)'"):
-        engine.fire_event(Events.STARTED(every=2))  # type: ignore[arg-type]  # what a user may try
+        engine.fire_event(Events.STARTED(every=2))

@@ -21,12 +21,12 @@ DATA = [torch.tensor(float(number)) for number in range(10)]
 
 
 def shuffled(workers: int = 0) -> DataLoader[Any]:
-    return DataLoader(DATA, batch_size=3, shuffle=True, num_workers=workers)  # type: ignore[arg-type]  # a list serves as a dataset
+    return DataLoader(DATA, batch_size=3, shuffle=True, num_workers=workers)
 
 
 def weighted(workers: int = 0) -> DataLoader[Any]:
     sampler = WeightedRandomSampler([1.0, 5.0] * 5, num_samples=10)
-    return DataLoader(DATA, batch_size=3, sampler=sampler, num_workers=workers)  # type: ignore[arg-type]  # see above
+    return DataLoader(DATA, batch_size=3, sampler=sampler, num_workers=workers)
 
 
 def recording_engine(seed: int = 7) -> tuple[DeterministicEngine, list[list[float]]]:
@@ -111,12 +111,12 @@ def test_a_batch_sampler_becomes_a_function_of_seed_and_epoch() -> None:
     skipping = ReproducibleBatchSampler(sampler.batch_sampler, start_iteration=2, seed=3)
     assert list(skipping) == first[2:]
     with pytest.raises(TypeError, match="expects a batch sampler, got int"):
-        ReproducibleBatchSampler(3)  # type: ignore[arg-type]  # the mistake under test
+        ReproducibleBatchSampler(3)
 
 
 def test_an_updated_loader_keeps_everything_but_the_sampler() -> None:
     loader = DataLoader(
-        DATA,  # type: ignore[arg-type]  # a list serves as a dataset
+        DATA,
         batch_size=3,
         num_workers=1,
         prefetch_factor=4,

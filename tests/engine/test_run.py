@@ -84,7 +84,7 @@ def test_state_is_filled_and_returned() -> None:
     assert state.times["EPOCH_COMPLETED"] is not None
     assert state.times["COMPLETED"] > state.times["EPOCH_COMPLETED"] > 0
     assert "iteration: 6" in repr(state)
-    assert State(x=3).x == 3  # type: ignore[attr-defined]  # arbitrary attributes are its use
+    assert State(x=3).x == 3
 
 
 @pytest.mark.parametrize("handlers", [False, True])
@@ -179,7 +179,7 @@ def test_set_data_takes_over_with_the_next_batch() -> None:
     engine.run([0, 1, 2, 3], max_epochs=2)
     assert batches == [0, 1, "a", "b", "c", "d", "a", "b"]
     with pytest.raises(TypeError, match="something to iterate over"):
-        engine.set_data(3)  # type: ignore[arg-type]  # the mistake under test
+        engine.set_data(3)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_limits_that_make_no_sense_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError, match="got"):
         Engine(lambda engine, batch: None).run([1], **arguments)
     with pytest.raises(TypeError, match="got int"):
-        Engine(lambda engine, batch: None).run(3)  # type: ignore[arg-type]  # the mistake under test
+        Engine(lambda engine, batch: None).run(3)
 
 
 def test_a_running_engine_can_not_be_run_again() -> None:
@@ -460,7 +460,7 @@ def test_a_saved_run_continues_exactly_in_another_engine(
         if kind == "list":
             return [0, 1, 2]
         return DataLoader(
-            torch.arange(3),  # type: ignore[arg-type]  # a tensor serves as a dataset
+            torch.arange(3),
             batch_sampler=DataOrder(3, 1, shuffle=True, seed=4),
         )
 
@@ -536,19 +536,19 @@ def test_a_state_that_says_too_little_is_refused(state: dict, message: str) -> N
     with pytest.raises(ValueError, match=message):
         Engine(lambda engine, batch: None).load_state_dict(state)
     with pytest.raises(TypeError, match="must be a mapping"):
-        Engine(lambda engine, batch: None).load_state_dict([])  # type: ignore[arg-type]  # the mistake under test
+        Engine(lambda engine, batch: None).load_state_dict([])
 
 
 def test_user_keys_and_event_counts_go_with_the_state() -> None:
     engine = Engine(lambda engine, batch: engine.fire_event("tick"))
     engine.register_events("tick")
     engine.state_dict_user_keys.append("alpha")
-    engine.state.alpha = 0.5  # type: ignore[attr-defined]  # a user's attribute
+    engine.state.alpha = 0.5
     engine.run([0, 1, 2], max_epochs=2)
     other = Engine(lambda engine, batch: None)
     other.state_dict_user_keys.append("alpha")
     other.load_state_dict(through_a_file(engine.state_dict()))
-    assert other.state.alpha == 0.5  # type: ignore[attr-defined]  # see above
+    assert other.state.alpha == 0.5
     assert other.state.get_event_attrib_value("tick") == 6
     with pytest.raises(ValueError, match="lacks the user's key 'alpha'"):
         other.load_state_dict({"iteration": 0, "max_epochs": 1, "epoch_length": 1})

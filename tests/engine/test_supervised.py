@@ -167,7 +167,7 @@ def test_accumulation_synchronises_gradients_once_a_window() -> None:
             self.module, self.without_sync = net(), 0
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.module(x)  # type: ignore[no-any-return]  # a module returns Any
+            return self.module(x)
 
         def no_sync(self) -> Any:
             self.without_sync += 1
@@ -218,7 +218,7 @@ def test_mixed_precision_in_float16_with_a_scaler_trains() -> None:
     )
     state = trainer.run(batches(1) * 5, max_epochs=10)
     assert losses[-1] < 0.5 * losses[0]
-    assert state.scaler.get_scale() > 1  # type: ignore[attr-defined]  # put there by the trainer
+    assert state.scaler.get_scale() > 1
 
 
 def test_mixed_precision_is_asked_for_by_name() -> None:

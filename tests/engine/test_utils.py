@@ -154,7 +154,7 @@ def test_serializable_names_the_keys_that_lack() -> None:
         counter.state_dict()
     assert isinstance(nn.Linear(1, 1), Stateful)
     with pytest.raises(TypeError, match="abstract"):
-        ResettableHandler()  # type: ignore[abstract]  # the mistake under test
+        ResettableHandler()
 
 
 class Recurrent(nn.Module):

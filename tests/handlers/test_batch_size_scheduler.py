@@ -29,7 +29,7 @@ class Training:
             lambda engine, batch: self.seen.append((engine.state.epoch, batch.tolist()))
         )
         kwargs = {"batch_size": 4, "shuffle": True} | kwargs
-        self.loader = auto_dataloader(range(50), num_workers=workers, **kwargs)  # type: ignore[arg-type]  # a range has items and a length
+        self.loader = auto_dataloader(range(50), num_workers=workers, **kwargs)
         self.scheduler = BatchSizeScheduler(self.loader, doubling, save_history=True)
         self.scheduler.attach(self.trainer)
         self.state = RunState(self.trainer)
@@ -71,7 +71,7 @@ def test_it_goes_on_in_the_middle_of_an_epoch_with_its_size(iteration: int, work
 def test_an_epoch_length_of_ones_own_is_kept_and_torchs_sampler_works() -> None:
     sizes: list[int] = []
     trainer = Engine(lambda engine, batch: sizes.append(len(batch)))
-    loader = DataLoader(torch.arange(20), batch_size=5)  # type: ignore[arg-type]  # has items and a length
+    loader = DataLoader(torch.arange(20), batch_size=5)
     BatchSizeScheduler(loader, lambda epoch: 5 * (epoch + 1)).attach(trainer)
     trainer.run(loader, max_epochs=2)
     assert sizes == [5, 5, 5, 5, 10, 10]
@@ -80,7 +80,7 @@ def test_an_epoch_length_of_ones_own_is_kept_and_torchs_sampler_works() -> None:
     # The first pass goes on: what is set in its middle takes effect with the next.
     assert [len(batch) for _, batch in training.seen] == [4] * 6
     shared = auto_dataloader(
-        torch.arange(20),  # type: ignore[arg-type]  # has items and a length
+        torch.arange(20),
         batch_sampler=BatchSampler(SequentialSampler(range(20)), 5, False),
     )
     scheduler = BatchSizeScheduler(shared, lambda epoch: 10)
@@ -112,11 +112,11 @@ def test_sizes_are_those_of_the_global_batch_and_every_process_changes_with_the_
 def test_mistakes_are_told() -> None:
     loader = Training().loader
     with pytest.raises(TypeError, match="must be a DataLoader, got list"):
-        BatchSizeScheduler([1], doubling)  # type: ignore[arg-type]  # the mistake
+        BatchSizeScheduler([1], doubling)
     with pytest.raises(ValueError, match="torch's BatchSampler, got NoneType"):
-        BatchSizeScheduler(DataLoader(torch.arange(3), batch_size=None), doubling)  # type: ignore[arg-type]  # has items and a length
+        BatchSizeScheduler(DataLoader(torch.arange(3), batch_size=None), doubling)
     with pytest.raises(TypeError, match="a function of the epoch, got 3"):
-        BatchSizeScheduler(loader, 3)  # type: ignore[arg-type]  # the mistake
+        BatchSizeScheduler(loader, 3)
     with pytest.raises(ValueError, match=r"scheduler_fn\(0\) returned 0"):
         BatchSizeScheduler(loader, lambda epoch: 0)(None)
     with pytest.raises(ValueError, match="needs scheduler_fn="):

@@ -347,7 +347,7 @@ def test_model_checkpoint_wants_an_empty_folder_unless_told_otherwise(tmp_path: 
     with pytest.raises(ValueError, match="no such folder"):
         ModelCheckpoint(tmp_path / "a", create_dir=False)
     with pytest.raises(TypeError, match="to_save must be a dict"):
-        ModelCheckpoint(tmp_path, require_empty=False)(engine_at(1), model())  # type: ignore[arg-type]  # the mistake
+        ModelCheckpoint(tmp_path, require_empty=False)(engine_at(1), model())
 
 
 def test_a_checkpoint_of_the_introduction_is_written_in_a_fresh_folder() -> None:

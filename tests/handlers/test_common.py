@@ -412,7 +412,7 @@ def test_wrong_optimizers_and_evaluators_are_refused() -> None:
         (None, {"val": 3}, "evaluators must be an Engine, or a dict of them, got int"),
     ]:
         with pytest.raises(TypeError, match=words):
-            common.setup_any_logging(Recorder(), None, engine_at(), optimizers, evaluators, 1)  # type: ignore[arg-type]  # the mistake
+            common.setup_any_logging(Recorder(), None, engine_at(), optimizers, evaluators, 1)
 
 
 @pytest.mark.parametrize("name", common.__all__)

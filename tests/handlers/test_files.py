@@ -272,12 +272,12 @@ def test_numpy_scalars_become_numbers_and_dicts_keep_their_kind(tmp_path: Path) 
     loaded: Any = load_file(tmp_path / "a.pt")
     assert loaded["groups"] == [{"lr": 0.1, "betas": (0.5, 1)}]
     assert (loaded["n"], type(loaded["n"])) == (3, int)
-    assert loaded["model"]._metadata == state._metadata  # type: ignore[attr-defined]  # torch's
+    assert loaded["model"]._metadata == state._metadata
     state["scale"] = numpy.float32(2)
     save_file(state, tmp_path / "a.pt")
     loaded = load_file(tmp_path / "a.pt")
     assert loaded["scale"] == 2.0
-    assert loaded._metadata == state._metadata  # type: ignore[attr-defined]  # torch's
+    assert loaded._metadata == state._metadata
     assert isinstance(state["scale"], numpy.float32)
 
 

@@ -124,7 +124,7 @@ def test_a_step_that_the_scaler_skips_is_not_measured() -> None:
 def test_mistakes_are_told() -> None:
     sgd = torch.optim.SGD(net().parameters(), lr=0.1)
     with pytest.raises(TypeError, match="must be one of torch's, got Sequential"):
-        GradientNorm(net())  # type: ignore[arg-type]  # the mistake
+        GradientNorm(net())
     with pytest.raises(ValueError, match="either max_norm or max_value"):
         GradientClipping(sgd)
     with pytest.raises(ValueError, match="either max_norm or max_value"):

@@ -188,7 +188,7 @@ def test_only_schedulers_that_need_no_metric_are_taken() -> None:
     with pytest.raises(TypeError, match="ReduceLROnPlateau needs a metric at each step"):
         LRScheduler(lr_scheduler.ReduceLROnPlateau(optimizer()))
     with pytest.raises(TypeError, match="must be one of torch.optim.lr_scheduler, got SGD"):
-        LRScheduler.simulate_values(3, optimizer())  # type: ignore[arg-type]  # the mistake
+        LRScheduler.simulate_values(3, optimizer())
 
 
 def test_legacy_at_the_wrong_event_warns_once() -> None:

@@ -40,7 +40,7 @@ def test_schedules_averages_and_clipping_read_no_tensor() -> None:
     CosineAnnealingScheduler(optimizer, "lr", 0.1, 0.0, 10).attach(trainer)
     ExpStateScheduler(1.0, 0.5, "noise", create_new=True).attach(trainer)
     for buffers in ("copy", "update"):
-        EMAHandler(model, 0.1, 0.5, 3, buffers).attach(trainer, buffers)  # type: ignore[arg-type]  # one of its values
+        EMAHandler(model, 0.1, 0.5, 3, buffers).attach(trainer, buffers)
     GradientClipping(optimizer, max_norm=1.0).attach(trainer)
     GradientClipping(optimizer, max_value=1.0).attach(trainer, "by value")
     GradientNorm(optimizer).attach(trainer, "norm")

@@ -133,7 +133,7 @@ def test_handlers_are_listed_by_their_time_and_tables_fit_on_a_page(
     assert [row[0] for row in rows[-3:]] == ["Total", "Processing", "Dataflow"]
     assert rows[-3][2] == pytest.approx(sum(row[2] for row in rows[:-3]))
     for results, printing in ((rows, profiler), (basic.get_results(), basic)):
-        text = printing.print_results(results)  # type: ignore[attr-defined]  # both have it
+        text = printing.print_results(results)
         assert capsys.readouterr().out == text + "\n"
         assert max(map(len, text.splitlines())) <= 100
         assert "the step" in text

@@ -78,7 +78,7 @@ def test_a_profile_becomes_the_frozen_dataclass_with_nested_fields_and_defaults(
         "data/tiny", 2, 1, "float32",
     )  # fmt: skip
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.epochs = 3  # type: ignore[misc]  # what is tested
+        config.epochs = 3
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def fits(value: object, kind: object) -> bool:
     if kind == "crop":
         return type(value) is int or (type(value) is tuple and len(value) == 2)
     if kind == "weights":
-        return all(type(k) is str and type(v) is float for k, v in dict(value).items())  # type: ignore[call-overload]  # a dict
+        return all(type(k) is str and type(v) is float for k, v in dict(value).items())
     return True
 
 

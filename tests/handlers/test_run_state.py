@@ -187,7 +187,7 @@ def test_one_process_goes_on_with_what_two_saved_and_says_so(
 
 def test_only_engines_and_objects_with_a_state_are_taken() -> None:
     with pytest.raises(TypeError, match="trainer must be an engine, got int"):
-        RunState(3)  # type: ignore[arg-type]  # the mistake
+        RunState(3)
     with pytest.raises(TypeError, match=r"objects\['criterion'\] must have state_dict\(\)"):
         RunState(engine(), criterion=len)
 

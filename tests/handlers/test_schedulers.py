@@ -373,7 +373,7 @@ def test_a_schedule_of_the_state_needs_its_attribute_or_makes_it() -> None:
 
 MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "must be an optimizer of torch, or have param_groups; got int",
-     lambda: ours.PiecewiseLinear(3, "lr", [(0, 1.0)])),  # type: ignore[arg-type]  # the mistake
+     lambda: ours.PiecewiseLinear(3, "lr", [(0, 1.0)])),
     (ValueError, "no such parameter; they have 'lr'",
      lambda: ours.PiecewiseLinear(optimizer(), "lrr", [(0, 1.0)])),
     (ValueError, "param_group_index 1: the optimizer has 1 groups",
@@ -381,7 +381,7 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "expected ascending steps, got 3 after 5",
      lambda: ours.PiecewiseLinear(optimizer(), "lr", [(5, 1.0), (3, 0.5)])),
     (ValueError, "expected at least one", lambda: ours.PiecewiseLinear(optimizer(), "lr", [])),
-    (ValueError, "steps of 0 or more, got 0.5", lambda: schedules.multi_step(1, 1, [0.5])),  # type: ignore[list-item]  # the mistake
+    (ValueError, "steps of 0 or more, got 0.5", lambda: schedules.multi_step(1, 1, [0.5])),
     (ValueError, "at least 2 steps, got 1",
      lambda: ours.CosineAnnealingScheduler(optimizer(), "lr", 1.0, 0.0, 1)),
     (ValueError, "must have 0 steps or more, got -1",
@@ -391,24 +391,24 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "step size must be at least 1, got 0", lambda: schedules.step_decay(1.0, 0.5, 0)),
     (ValueError, "comes back by itself has no warm-up", lambda: ours.LinearCyclicalScheduler(
         optimizer(), "lr", 1.0, 0.0, 5, warmup_duration=3)),
-    (TypeError, "schedule must be a function", lambda: ours.LambdaScheduler(optimizer(), "lr", 1)),  # type: ignore[arg-type]  # the mistake
+    (TypeError, "schedule must be a function", lambda: ours.LambdaScheduler(optimizer(), "lr", 1)),
     (TypeError, "a scheduler of torch goes into LRScheduler", lambda: ours.ConcatScheduler(
-        [lr_scheduler.StepLR(optimizer(), 1)] * 2, [1])),  # type: ignore[list-item]  # the mistake
+        [lr_scheduler.StepLR(optimizer(), 1)] * 2, [1])),
     (ValueError, "expected a list of at least 2", lambda: ours.ConcatScheduler(
         [ours.PiecewiseLinear(optimizer(), "lr", [(0, 1.0)])], [])),
     (ValueError, "must have the same optimizer", lambda: ours.ConcatScheduler(
         [ours.PiecewiseLinear(optimizer(), "lr", [(0, 1.0)]) for _ in range(2)], [3])),
     (ValueError, "expected one less than there are schedules",
-     lambda: schedules.concatenate([schedules.linear], [3])),  # type: ignore[list-item]  # any function
+     lambda: schedules.concatenate([schedules.linear], [3])),
     (ValueError, "whole numbers of at least 1, got [0]",
      lambda: schedules.concatenate([abs, abs], [0])),
     (ValueError, "expected one for each of 1 schedulers", lambda: ours.ParamGroupScheduler(
         [ours.PiecewiseLinear(optimizer(), "lr", [(0, 1.0)])], names=[])),
     (TypeError, "scheduler of torch.optim.lr_scheduler or a ParamScheduler, got SGD",
-     lambda: ours.create_lr_scheduler_with_warmup(optimizer(), 0.0, 3)),  # type: ignore[arg-type]  # the mistake
+     lambda: ours.create_lr_scheduler_with_warmup(optimizer(), 0.0, 3)),
     (ValueError, "at least 2 steps, its first and its last", lambda: (
         ours.create_lr_scheduler_with_warmup(lr_scheduler.StepLR(optimizer(), 1), 0.0, 1))),
-    (TypeError, "lambda_obj must be a function", lambda: our_state.LambdaStateScheduler(1, "x")),  # type: ignore[arg-type]  # the mistake
+    (TypeError, "lambda_obj must be a function", lambda: our_state.LambdaStateScheduler(1, "x")),
     (ValueError, "the state lacks 'history'", lambda: ours.PiecewiseLinear(
         optimizer(), "lr", [(0, 1.0)]).load_state_dict({"event_index": 3})),
     (ValueError, "of 1 schedulers, here are 2", lambda: schedulers(

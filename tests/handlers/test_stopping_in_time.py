@@ -192,7 +192,7 @@ def test_an_epochs_outputs_are_kept_also_by_a_run_that_goes_on_in_its_middle() -
 
 def test_mistakes_are_told() -> None:
     with pytest.raises(TypeError, match="must be a function or a handler, got int"):
-        Preemption(3)  # type: ignore[arg-type]  # the mistake
+        Preemption(3)
     with pytest.raises(ValueError, match="expected at least one"):
         Preemption(print, [])
     with pytest.raises(ValueError, match="at least 1 iteration, got 0"):

@@ -2,6 +2,7 @@ import re
 import sys
 import warnings
 
+import matplotlib
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,7 +18,6 @@ from cookfire.handlers.tensorboard_logger import (
 )
 from tests.handlers.saying import saying
 
-matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 
 

@@ -128,7 +128,7 @@ def test_it_does_not_ask_the_device_at_each_step() -> None:
         reads = 0
 
         @property
-        def is_cpu(self) -> bool:  # type: ignore[override]  # a property there too
+        def is_cpu(self) -> bool:
             return False
 
         def __bool__(self) -> bool:

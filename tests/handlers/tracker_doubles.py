@@ -143,7 +143,7 @@ class Tracker:
         self.module = ModuleType(package)
         self.module.__spec__ = ModuleSpec(package, None)
         root = Double(self, "")
-        self.module.__getattr__ = lambda name: getattr(root, name)  # type: ignore[method-assign] # PEP 562
+        self.module.__getattr__ = lambda name: getattr(root, name)
 
     def object(self, path: str, **attributes: Any) -> Double:
         """Return an object of the tracker's class ``path``."""

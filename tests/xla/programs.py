@@ -200,7 +200,7 @@ def _through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
     with TemporaryDirectory() as folder:
         save_file(state, Path(folder) / "state.pt")
-        return load_file(Path(folder) / "state.pt")  # type: ignore[return-value]
+        return load_file(Path(folder) / "state.pt")
 
 
 def stopped_by_nan() -> int:

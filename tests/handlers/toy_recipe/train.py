@@ -67,7 +67,7 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
         model.train()
         loss = cross_entropy(model(batch[0]), batch[1]) * (1 + 0.1 * random.random())
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types there
+        loss.backward()
         for parameter in model.parameters():
             assert parameter.grad is not None
             parameter.grad = idist.all_reduce(parameter.grad) / idist.get_world_size()
@@ -104,7 +104,7 @@ def trouble(trainer: Engine) -> None:
             if len(done) == 2:
                 die()
 
-        os.link = link_and_die  # type: ignore[assignment]  # one of three is out then
+        os.link = link_and_die
     elif what == "wait":
         trainer.add_event_handler(Events.ITERATION_STARTED(once=5), lambda: time.sleep(60))
     elif what == "slow":

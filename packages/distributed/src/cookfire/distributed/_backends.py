@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import HashStore  # type: ignore[attr-defined]  # in silence
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # exported, unlisted
 
 from ._environment import Place
 

@@ -10,7 +10,7 @@ after a resume would give other bits than the same step of a run that never stop
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import GradBucket, ProcessGroup  # type: ignore[attr-defined]  # in silence
+from torch.distributed import GradBucket, ProcessGroup  # type: ignore[attr-defined]  # exported, unlisted
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 

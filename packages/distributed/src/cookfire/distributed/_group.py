@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-from torch.distributed import HashStore, ProcessGroup  # type: ignore[attr-defined]  # in silence
+from torch.distributed import HashStore, ProcessGroup  # type: ignore[attr-defined]  # exported, unlisted
 
 from . import _backends
 from ._elastic import may_restart, meet

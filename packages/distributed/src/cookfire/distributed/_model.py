@@ -96,7 +96,7 @@ def auto_model(
     if sync_bn and trains and get_world_size() > 1:
         if where.type == "cpu":
             raise ValueError("sync_bn=True: torch can do that on accelerators only, not on the CPU")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch has no types there
         units = _units(model, shard)
     if wrap == "fsdp" and is_active():
         return _sharded(model, units, options, kwargs)

@@ -66,7 +66,7 @@ class ProcessGroupOfBackend(dist.ProcessGroup):
     def allreduce_coalesced(self, tensors: list[Tensor], opts: Any = None) -> Any:
         return self.allreduce(tensors, opts)
 
-    def allgather(  # type: ignore[override]  # as above
+    def allgather(  # type: ignore[override]  # all forms but one are C++'s own
         self, outputs: list[list[Tensor]], inputs: list[Tensor], _: Any = None
     ) -> Any:
         for everyone, mine in zip(outputs, inputs, strict=True):
@@ -82,7 +82,7 @@ class ProcessGroupOfBackend(dist.ProcessGroup):
 
     _allgather_base = all_gather_single  # its name in torch 2.9
 
-    def broadcast(self, tensors: list[Tensor], opts: Any) -> Any:  # type: ignore[override]  # as above
+    def broadcast(self, tensors: list[Tensor], opts: Any) -> Any:  # type: ignore[override]  # all forms but one are C++'s own
         for tensor in _with_elements(tensors):
             tensor.copy_(self._backend.broadcast(self._send(tensor), opts.rootRank))
         return _done(tensors)

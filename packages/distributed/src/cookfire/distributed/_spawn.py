@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # in silence
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # exported, unlisted
 
 from ._backends import ALIASES, BARRIER_AFTER_INIT, Backend, receive, sendable
 from ._environment import Place

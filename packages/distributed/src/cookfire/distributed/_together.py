@@ -184,7 +184,7 @@ def _work(
         function(number, *args)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)  # the parent has been interrupted as well, and says so
-    except Exception as error:
+    except Exception as error:  # whatever the function raises: the parent raises it again
         when, text = time.monotonic_ns(), traceback.format_exc()
         try:
             pickled = pickle.dumps(error)

@@ -84,7 +84,7 @@ class Delivery:
                 "files meanwhile are left out",
             )
             return False
-        except Exception as error:
+        except Exception as error:  # whatever a tracker's library raises: it is no part of training
             self._warn(
                 (kind, type(error)),
                 f"{self._tracker} could not write {kind}: {_describe(error)}. "

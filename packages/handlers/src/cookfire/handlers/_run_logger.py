@@ -129,7 +129,7 @@ class RunLogger(BaseLogger, ABC):
     def _outages(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # sorted out by the adapter, and raised again
             if self.is_outage(error) and not isinstance(error, OSError):
                 raise ConnectionError(str(error)) from error
             raise
@@ -180,7 +180,7 @@ class RunLogger(BaseLogger, ABC):
             return
         try:
             self._run, self._run_id = self.start_run(self._run_id)
-        except Exception as error:
+        except Exception as error:  # each library has its own, and the training is to go on
             raise ConnectionError(f"no run could be started ({error})") from error
         self._write_held_params()
 

@@ -159,7 +159,7 @@ def on_all_ranks(filename: str) -> Iterator[None]:
     failure: Exception | None = None
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # raised again when the other ranks know
         failure = error
     reports = idist.all_gather("" if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:

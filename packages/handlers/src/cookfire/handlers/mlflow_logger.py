@@ -185,7 +185,7 @@ class MLflowLogger(RunLogger):
                 some = listed[first : first + PARAMS_A_CALL]
                 try:
                     self._run.log_batch(self._run_id, params=some)
-                except Exception as error:
+                except Exception as error:  # of the store or the server: one of them is refused
                     if is_outage(error):
                         raise
                     self._write_params_singly(some)
@@ -196,7 +196,7 @@ class MLflowLogger(RunLogger):
         for param in params:
             try:
                 self._run.log_param(self._run_id, param.key, param.value)
-            except Exception as error:
+            except Exception as error:  # likewise; all of them are named below
                 refused.append(f"{param.key} ({error})")
         if refused:
             raise ValueError(f"refused were {', '.join(refused)}")

@@ -76,7 +76,7 @@ class EpochMetric(Metric):
         if is_first and self._check_compute_fn:
             try:
                 self.compute_fn(self.predictions, self.targets)
-            except Exception as error:
+            except Exception as error:  # whatever a user's function raises: it is only a try
                 warnings.warn(
                     f"compute_fn failed on the first batch: {error!r}; it may do so at the end of "
                     "the epoch too",

@@ -117,7 +117,7 @@ class ConfusionMatrix(ClassCounts):
         return _divide(matrix, matrix.sum(1 if average == "recall" else 0, keepdim=True))
 
 
-def IoU(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+def IoU(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:
     """Return the intersection over union of each class, TP / (TP + FP + FN), as a tensor.
 
     A class that is nowhere has 0.
@@ -139,17 +139,17 @@ def IoU(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda: 
     return MetricsLambda(_iou, _counts(cm), _index(cm, ignore_index))
 
 
-def JaccardIndex(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+def JaccardIndex(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:
     """Return the Jaccard index of each class: another name of :func:`IoU`."""
     return IoU(cm, ignore_index)
 
 
-def mIoU(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+def mIoU(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:
     """Return the mean over the classes of :func:`IoU`, which see."""
     return IoU(cm, ignore_index).mean()
 
 
-def DiceCoefficient(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:  # noqa: N802
+def DiceCoefficient(cm: ConfusionMatrix, ignore_index: int | None = None) -> MetricsLambda:
     """Return the Dice coefficient of each class, 2 TP / (2 TP + FP + FN), as a tensor.
 
     Arguments and errors are those of :func:`IoU`.
@@ -157,17 +157,17 @@ def DiceCoefficient(cm: ConfusionMatrix, ignore_index: int | None = None) -> Met
     return MetricsLambda(_dice, _counts(cm), _index(cm, ignore_index))
 
 
-def cmAccuracy(cm: ConfusionMatrix) -> MetricsLambda:  # noqa: N802
+def cmAccuracy(cm: ConfusionMatrix) -> MetricsLambda:
     """Return the share of examples on the diagonal."""
     return MetricsLambda(_accuracy, cm)
 
 
-def cmPrecision(cm: ConfusionMatrix, average: bool = True) -> MetricsLambda:  # noqa: N802
+def cmPrecision(cm: ConfusionMatrix, average: bool = True) -> MetricsLambda:
     """Return the precision of each class as a tensor, or the mean over the classes."""
     return MetricsLambda(_precision, cm).mean() if average else MetricsLambda(_precision, cm)
 
 
-def cmRecall(cm: ConfusionMatrix, average: bool = True) -> MetricsLambda:  # noqa: N802
+def cmRecall(cm: ConfusionMatrix, average: bool = True) -> MetricsLambda:
     """Return the recall of each class as a tensor, or the mean over the classes."""
     return MetricsLambda(_recall, cm).mean() if average else MetricsLambda(_recall, cm)
 
