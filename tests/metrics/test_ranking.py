@@ -237,3 +237,13 @@ def test_metrics_of_an_engine_keep_scores_once_and_sort_them_once(monkeypatch):
     assert len({metric._store for metric in metrics.values()}) == 1
     scores, y = joined(data)
     assert engine.state.metrics["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(y, scores))
+
+
+def test_a_class_without_positives_has_no_say_in_a_weighted_mean():
+    scores, y = torch.rand(40, 3), torch.arange(40) % 2 + 1
+    metrics = [ours.ROC_AUC(average=average) for average in ("weighted", None)]
+    for metric in metrics:
+        metric.update((scores, y))
+    weighted, each = (metric.compute() for metric in metrics)
+    assert each[0].isnan()
+    assert weighted == pytest.approx(each[1:].mean().item())  # 20 positives each

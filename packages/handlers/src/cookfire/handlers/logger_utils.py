@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from torch.optim import Optimizer
 
@@ -36,6 +36,7 @@ __all__ = [
 
 Optimizers = Optimizer | Mapping[str, Optimizer] | Mapping[None, Optimizer] | None
 Evaluators = Engine | Mapping[str, Engine] | None
+LoggerT = TypeVar("LoggerT", bound=BaseLogger, covariant=True)
 
 
 def setup_tb_logging(
@@ -85,16 +86,49 @@ def setup_tb_logging(
     return logger
 
 
-def setup_visdom_logging(
-    trainer: Engine,
-    optimizers: Optimizers = None,
-    evaluators: Evaluators = None,
-    log_every_iters: int = 100,
-    *,
-    trainer_metric_names: str | list[str] = "all",
-    evaluator_metric_names: str | list[str] = "all",
-    **kwargs: Any,
-) -> VisdomLogger:
+class _Setup(Protocol[LoggerT]):
+    """What sets up a tracker; the arguments are those of :func:`setup_tb_logging`."""
+
+    def __call__(
+        self,
+        trainer: Engine,
+        optimizers: Optimizers = None,
+        evaluators: Evaluators = None,
+        log_every_iters: int = 100,
+        *,
+        trainer_metric_names: str | list[str] = "all",
+        evaluator_metric_names: str | list[str] = "all",
+        **kwargs: Any,
+    ) -> LoggerT: ...
+
+
+def _setup(find_class: Callable[[], type[LoggerT]]) -> _Setup[LoggerT]:
+    """Make a set-up function of one that imports the logger's class, when it is called."""
+
+    def setup(
+        trainer: Engine,
+        optimizers: Optimizers = None,
+        evaluators: Evaluators = None,
+        log_every_iters: int = 100,
+        *,
+        trainer_metric_names: str | list[str] = "all",
+        evaluator_metric_names: str | list[str] = "all",
+        **kwargs: Any,
+    ) -> LoggerT:
+        logger = find_class()(**kwargs)
+        _attach(
+            logger, trainer, optimizers, evaluators, log_every_iters,
+            trainer_metric_names, evaluator_metric_names,
+        )  # fmt: skip
+        return logger
+
+    setup.__name__, setup.__qualname__ = find_class.__name__, find_class.__qualname__
+    setup.__doc__ = find_class.__doc__
+    return setup
+
+
+@_setup
+def setup_visdom_logging() -> type[VisdomLogger]:
     """Log metrics and learning rates to Visdom.
 
     The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
@@ -105,24 +139,11 @@ def setup_visdom_logging(
     """
     from cookfire.handlers.visdom_logger import VisdomLogger
 
-    logger = VisdomLogger(**kwargs)
-    _attach(
-        logger, trainer, optimizers, evaluators, log_every_iters,
-        trainer_metric_names, evaluator_metric_names,
-    )  # fmt: skip
-    return logger
+    return VisdomLogger
 
 
-def setup_mlflow_logging(
-    trainer: Engine,
-    optimizers: Optimizers = None,
-    evaluators: Evaluators = None,
-    log_every_iters: int = 100,
-    *,
-    trainer_metric_names: str | list[str] = "all",
-    evaluator_metric_names: str | list[str] = "all",
-    **kwargs: Any,
-) -> MLflowLogger:
+@_setup
+def setup_mlflow_logging() -> type[MLflowLogger]:
     """Log metrics and learning rates to MLflow.
 
     The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
@@ -133,24 +154,11 @@ def setup_mlflow_logging(
     """
     from cookfire.handlers.mlflow_logger import MLflowLogger
 
-    logger = MLflowLogger(**kwargs)
-    _attach(
-        logger, trainer, optimizers, evaluators, log_every_iters,
-        trainer_metric_names, evaluator_metric_names,
-    )  # fmt: skip
-    return logger
+    return MLflowLogger
 
 
-def setup_neptune_logging(
-    trainer: Engine,
-    optimizers: Optimizers = None,
-    evaluators: Evaluators = None,
-    log_every_iters: int = 100,
-    *,
-    trainer_metric_names: str | list[str] = "all",
-    evaluator_metric_names: str | list[str] = "all",
-    **kwargs: Any,
-) -> NeptuneLogger:
+@_setup
+def setup_neptune_logging() -> type[NeptuneLogger]:
     """Log metrics and learning rates to Neptune.
 
     The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
@@ -161,24 +169,11 @@ def setup_neptune_logging(
     """
     from cookfire.handlers.neptune_logger import NeptuneLogger
 
-    logger = NeptuneLogger(**kwargs)
-    _attach(
-        logger, trainer, optimizers, evaluators, log_every_iters,
-        trainer_metric_names, evaluator_metric_names,
-    )  # fmt: skip
-    return logger
+    return NeptuneLogger
 
 
-def setup_wandb_logging(
-    trainer: Engine,
-    optimizers: Optimizers = None,
-    evaluators: Evaluators = None,
-    log_every_iters: int = 100,
-    *,
-    trainer_metric_names: str | list[str] = "all",
-    evaluator_metric_names: str | list[str] = "all",
-    **kwargs: Any,
-) -> WandBLogger:
+@_setup
+def setup_wandb_logging() -> type[WandBLogger]:
     """Log metrics and learning rates to Weights & Biases.
 
     The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
@@ -189,24 +184,11 @@ def setup_wandb_logging(
     """
     from cookfire.handlers.wandb_logger import WandBLogger
 
-    logger = WandBLogger(**kwargs)
-    _attach(
-        logger, trainer, optimizers, evaluators, log_every_iters,
-        trainer_metric_names, evaluator_metric_names,
-    )  # fmt: skip
-    return logger
+    return WandBLogger
 
 
-def setup_plx_logging(
-    trainer: Engine,
-    optimizers: Optimizers = None,
-    evaluators: Evaluators = None,
-    log_every_iters: int = 100,
-    *,
-    trainer_metric_names: str | list[str] = "all",
-    evaluator_metric_names: str | list[str] = "all",
-    **kwargs: Any,
-) -> PolyaxonLogger:
+@_setup
+def setup_plx_logging() -> type[PolyaxonLogger]:
     """Log metrics and learning rates to Polyaxon.
 
     The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
@@ -217,24 +199,11 @@ def setup_plx_logging(
     """
     from cookfire.handlers.polyaxon_logger import PolyaxonLogger
 
-    logger = PolyaxonLogger(**kwargs)
-    _attach(
-        logger, trainer, optimizers, evaluators, log_every_iters,
-        trainer_metric_names, evaluator_metric_names,
-    )  # fmt: skip
-    return logger
+    return PolyaxonLogger
 
 
-def setup_clearml_logging(
-    trainer: Engine,
-    optimizers: Optimizers = None,
-    evaluators: Evaluators = None,
-    log_every_iters: int = 100,
-    *,
-    trainer_metric_names: str | list[str] = "all",
-    evaluator_metric_names: str | list[str] = "all",
-    **kwargs: Any,
-) -> ClearMLLogger:
+@_setup
+def setup_clearml_logging() -> type[ClearMLLogger]:
     """Log metrics and learning rates to ClearML.
 
     The arguments, what is raised, and the result: see :func:`setup_tb_logging`; ``kwargs`` are for
@@ -245,37 +214,18 @@ def setup_clearml_logging(
     """
     from cookfire.handlers.clearml_logger import ClearMLLogger
 
-    logger = ClearMLLogger(**kwargs)
-    _attach(
-        logger, trainer, optimizers, evaluators, log_every_iters,
-        trainer_metric_names, evaluator_metric_names,
-    )  # fmt: skip
-    return logger
+    return ClearMLLogger
 
 
-def setup_trains_logging(
-    trainer: Engine,
-    optimizers: Optimizers = None,
-    evaluators: Evaluators = None,
-    log_every_iters: int = 100,
-    *,
-    trainer_metric_names: str | list[str] = "all",
-    evaluator_metric_names: str | list[str] = "all",
-    **kwargs: Any,
-) -> ClearMLLogger:
+@_setup
+def setup_trains_logging() -> type[ClearMLLogger]:
     """Log to ClearML under its former name; as :func:`setup_clearml_logging`, with a warning."""
     warnings.warn(
-        "Trains is now ClearML: use setup_clearml_logging", DeprecationWarning, stacklevel=2
+        "Trains is now ClearML: use setup_clearml_logging", DeprecationWarning, stacklevel=3
     )
-    return setup_clearml_logging(
-        trainer,
-        optimizers,
-        evaluators,
-        log_every_iters,
-        trainer_metric_names=trainer_metric_names,
-        evaluator_metric_names=evaluator_metric_names,
-        **kwargs,
-    )
+    from cookfire.handlers.clearml_logger import ClearMLLogger
+
+    return ClearMLLogger
 
 
 def setup_any_logging(

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cookfire.metrics._ranking import Mean, Ranked, RankedHistory, check_mean
+from cookfire.metrics._ranking import Mean, MeanOverClasses, Ranked, RankedHistory, check_mean
 from cookfire.metrics._values import same
 
 
-class AveragePrecision(RankedHistory):
+class AveragePrecision(MeanOverClasses):
     """The mean of precision over recall: sum over thresholds k of (R_k - R_{k-1}) P_k.
 
     Every distinct score is a threshold, and nothing is interpolated (as in scikit-learn and
@@ -39,27 +39,9 @@ class AveragePrecision(RankedHistory):
         0.833333
     """
 
-    def __init__(
-        self,
-        output_transform: Callable[[Any], Any] = same,
-        check_compute_fn: bool = False,  # noqa: ARG002 - ignite's signature
-        device: str | torch.device | None = None,
-        skip_unrolling: bool = False,
-        *,
-        average: Mean = "macro",
-        ignore_index: int | None = None,
-    ) -> None:
-        check_mean("average", average)
-        self.average: Mean = average
-        super().__init__(output_transform, device, skip_unrolling, ignore_index=ignore_index)
-
-    def compute(self) -> float | Tensor:
-        """Return the value as a float, or of each class as a tensor.
-
-        Raises:
-            NotComputableError: there was no example.
-        """
-        return self._average(self.average, _average_precision)
+    @staticmethod
+    def _value_of(ranked: Ranked) -> Tensor:
+        return _average_precision(ranked)
 
 
 class MeanAveragePrecision(RankedHistory):

@@ -246,17 +246,8 @@ class ClassCounts(Classification):
     # How it is shared, and what of it travels
 
     def _sharing_key(self) -> Hashable:
-        if type(self).update is not ClassCounts.update:
-            return None
-        return (
-            ClassCounts,
-            id(self._output_transform),
-            self.required_output_keys,
-            self._is_multilabel,
-            self._ignore_index,
-            self._device,
-            self._skip_unrolling,
-            self._check,
+        return self._share_updates_of(
+            ClassCounts, self._is_multilabel, self._ignore_index, self._check
         )
 
     @property

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -109,18 +108,6 @@ class PairMetric(Metric):
     def _subtract(self, y_pred: Tensor, y: Tensor) -> Tensor:
         y_pred, y = self._pair(y_pred, y)
         return y_pred - y
-
-    def _share_updates_of(self, owner: Any) -> Hashable:
-        """Return the key under which metrics with ``owner``'s update share their state."""
-        if type(self).update is not owner.update:
-            return None
-        return (
-            owner,
-            id(self._output_transform),
-            self.required_output_keys,
-            self._device,
-            self._skip_unrolling,
-        )
 
 
 class SumOverPairs(PairMetric):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -154,7 +155,9 @@ class RankedHistory(Metric):
             return values.mean()
         if average == "weighted":
             positives = torch.stack([of_class.true_positives[-1] for of_class in ranked])
-            return (values * positives).sum() / positives.sum().clamp(min=1)
+            # A class that is absent has no say, whatever its value: it may be nan.
+            weighted = torch.where(positives > 0, values * positives, 0)
+            return weighted.sum() / positives.sum().clamp(min=1)
         return values
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
@@ -202,17 +205,38 @@ class RankedHistory(Metric):
         return reduced.derived
 
     def _sharing_key(self) -> Hashable:
-        if type(self).update is not RankedHistory.update:
-            return None
-        return (
-            RankedHistory,
-            id(self._output_transform),
-            self.required_output_keys,
-            self._is_multilabel,
-            self._ignore_index,
-            self._device,
-            self._skip_unrolling,
-        )
+        return self._share_updates_of(RankedHistory, self._is_multilabel, self._ignore_index)
+
+
+class MeanOverClasses(RankedHistory):
+    """A value of each class's ranking, and its mean over the classes or labels."""
+
+    def __init__(
+        self,
+        output_transform: Callable[[Any], Any] = same,
+        check_compute_fn: bool = False,  # noqa: ARG002 - ignite's signature
+        device: str | torch.device | None = None,
+        skip_unrolling: bool = False,
+        *,
+        average: Mean = "macro",
+        ignore_index: int | None = None,
+    ) -> None:
+        check_mean("average", average)
+        self.average: Mean = average
+        super().__init__(output_transform, device, skip_unrolling, ignore_index=ignore_index)
+
+    def compute(self) -> float | Tensor:
+        """Return the value as a float, or of each class as a tensor.
+
+        Raises:
+            NotComputableError: there was no example.
+        """
+        return self._average(self.average, self._value_of)
+
+    @staticmethod
+    @abstractmethod
+    def _value_of(ranked: Ranked) -> Tensor:
+        """Return a class's value, a tensor without dimensions."""
 
 
 def _count_outside(labels: Tensor, highest: int) -> int:

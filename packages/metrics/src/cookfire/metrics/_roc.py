@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cookfire.metrics._ranking import Mean, Ranked, RankedHistory, check_mean
+from cookfire.metrics._ranking import MeanOverClasses, Ranked, RankedHistory
 from cookfire.metrics._values import same
 
 
-class ROC_AUC(RankedHistory):  # noqa: N801 - ignite's name
+class ROC_AUC(MeanOverClasses):  # noqa: N801 - ignite's name
     """The area under the receiver operating characteristic, exact, ties included.
 
     It is the probability that a positive example has a higher score than a negative one, where
@@ -32,8 +32,9 @@ class ROC_AUC(RankedHistory):  # noqa: N801 - ignite's name
         device: where scores are kept; None: where they are.
         skip_unrolling: see :class:`~cookfire.metrics.Metric`.
         average: over classes or labels: ``"macro"``: the mean; ``"weighted"``: weighted by their
-            positives; ``"micro"``: of all classes' scores together; None: a tensor with the value
-            of each.
+            positives, so that absent ones have no say; ``"micro"``: of all classes' scores
+            together; None: a tensor with the value of each. A class without positives, or without
+            negatives, has the value nan.
         ignore_index: targets of this value are left out.
 
     Raises:
@@ -47,29 +48,12 @@ class ROC_AUC(RankedHistory):  # noqa: N801 - ignite's name
         0.75
     """
 
-    def __init__(
-        self,
-        output_transform: Callable[[Any], Any] = same,
-        check_compute_fn: bool = False,  # noqa: ARG002 - ignite's signature
-        device: str | torch.device | None = None,
-        skip_unrolling: bool = False,
-        *,
-        average: Mean = "macro",
-        ignore_index: int | None = None,
-    ) -> None:
-        check_mean("average", average)
-        self.average: Mean = average
-        super().__init__(output_transform, device, skip_unrolling, ignore_index=ignore_index)
-
-    def compute(self) -> float | Tensor:
-        """Return the area as a float, or of each class as a tensor.
-
-        It is nan for a class without positives, or without negatives.
-
-        Raises:
-            NotComputableError: there was no example.
-        """
-        return self._average(self.average, _area)
+    @staticmethod
+    def _value_of(ranked: Ranked) -> Tensor:
+        hits, false = ranked.true_positives, ranked.false_positives
+        # Twice the trapezoids, in integers.
+        twice = false[0] * hits[0] + ((false[1:] - false[:-1]) * (hits[1:] + hits[:-1])).sum()
+        return twice.double() / (2 * hits[-1] * false[-1]).double()
 
 
 class RocCurve(RankedHistory):
@@ -128,10 +112,3 @@ class RocCurve(RankedHistory):
 
 def _from_zero(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts])
-
-
-def _area(ranked: Ranked) -> Tensor:
-    hits, false = ranked.true_positives, ranked.false_positives
-    # Twice the trapezoids, in integers.
-    twice = false[0] * hits[0] + ((false[1:] - false[:-1]) * (hits[1:] + hits[:-1])).sum()
-    return twice.double() / (2 * hits[-1] * false[-1]).double()

@@ -345,6 +345,19 @@ class Metric(Composable, Serializable, ABC):
         """
         return None
 
+    def _share_updates_of(self, owner: type[Any], *settings: Hashable) -> Hashable:
+        """Return the key under which metrics with ``owner``'s update and settings share a state."""
+        if type(self).update is not owner.update:
+            return None
+        return (
+            owner,
+            id(self._output_transform),
+            self.required_output_keys,
+            self._device,
+            self._skip_unrolling,
+            *settings,
+        )
+
     @property
     def _states_in_use(self) -> Iterable[str]:
         """The states that travel between ranks; the same on all of them."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cookfire.metrics._state import WITHOUT_FLOAT64
+from cookfire.metrics._values import same
 from cookfire.metrics.gan.utils import InceptionModel
 from cookfire.metrics.metric import Metric
 
@@ -21,10 +22,10 @@ class FeatureMetric(Metric):
 
     def __init__(
         self,
-        num_features: int | None,
-        feature_extractor: nn.Module | None,
-        output_transform: Callable[[Any], Any],
-        device: str | torch.device | None,
+        num_features: int | None = None,
+        feature_extractor: nn.Module | None = None,
+        output_transform: Callable[[Any], Any] = same,
+        device: str | torch.device | None = None,
     ) -> None:
         owner = type(self).__name__
         if feature_extractor is not None and not isinstance(feature_extractor, nn.Module):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
 from cookfire.metrics.gan._features import FeatureMetric
 
 
@@ -64,15 +63,6 @@ class FID(FeatureMetric):
     second_sum = MetricState(torch.float64, shape=("_num_features",))
     second_products = MetricState(torch.float64, shape=("_num_features", "_num_features"))
     second_count = MetricState(torch.int64)
-
-    def __init__(
-        self,
-        num_features: int | None = None,
-        feature_extractor: nn.Module | None = None,
-        output_transform: Callable[[Any], Any] = same,
-        device: str | torch.device | None = None,
-    ) -> None:
-        super().__init__(num_features, feature_extractor, output_transform, device)
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch of each kind."""

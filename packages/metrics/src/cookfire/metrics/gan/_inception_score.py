@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
 from cookfire.metrics.gan._features import FeatureMetric
 
 
@@ -51,15 +49,6 @@ class InceptionScore(FeatureMetric):
     probabilities = MetricState(torch.float64, shape=("_num_features",))
     entropies = MetricState(torch.float64)
     count = MetricState(torch.int64)
-
-    def __init__(
-        self,
-        num_features: int | None = None,
-        feature_extractor: nn.Module | None = None,
-        output_transform: Callable[[Any], Any] = same,
-        device: str | torch.device | None = None,
-    ) -> None:
-        super().__init__(num_features, feature_extractor, output_transform, device)
 
     def update(self, output: Tensor) -> None:
         """Add a batch."""
