@@ -55,7 +55,7 @@ class Config(recipe.Config):
     """Epochs after which the bias of the net ``fast``'s first layer stays as it is."""
 
     lookahead: int = 0
-    """Steps after which weights and their running mean meet (arXiv 1907.08610); 0: they never do."""
+    """Steps after which weights and their running mean meet (arXiv 1907.08610); 0: never."""
 
     augmentation: Literal["tensor", "albumentations"] = "tensor"
     """Whole batches as tensors, or image by image by albumentations, which takes far longer."""
@@ -93,3 +93,12 @@ class Config(recipe.Config):
                 raise ValueError(f"{name}: expected from 0 to below 1, got {getattr(self, name)}")
         if not 0 <= self.translate < 16:
             raise ValueError(f"translate: expected from 0 to below 16, got {self.translate}")
+        for name in ("weight_decay", "whitening_epochs", "lookahead"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if not self.shift_lr > 0:
+            raise ValueError(f"shift_lr: expected more than 0, got {self.shift_lr}")
+        if min(self.widths) < 1:
+            raise ValueError(f"widths: expected three of at least 1, got {list(self.widths)}")
+        if self.alternate_flips and self.augmentation != "tensor":
+            raise ValueError("alternate_flips: expected false with augmentation: albumentations")

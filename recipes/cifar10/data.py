@@ -66,9 +66,7 @@ class AugmentedImages(Dataset[Batch]):
         seed: what chance is derived from.
     """
 
-    def __init__(
-        self, images: Images, *, translate: int, alternate_flips: bool, seed: int
-    ) -> None:
+    def __init__(self, images: Images, *, translate: int, alternate_flips: bool, seed: int) -> None:
         self.labels = images.labels
         self._translate = translate
         self._alternate_flips = alternate_flips

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cookfire.engine import Engine
+
 
 class Lookahead:
-    """A running mean of a net's weights, to which the weights return every few steps.
+    """A running mean of a net's weights, to which the weights return every few steps: a handler.
 
     Of "Lookahead Optimizer: k steps forward, 1 step back" (arXiv 1907.08610), in the form of
     airbench94: the mean follows fast at first, ever slower later, and also holds the statistics of
@@ -29,11 +31,12 @@ class Lookahead:
         self._mean: list[Tensor] = [value.clone() for value in self._weights]
 
     @torch.no_grad()
-    def step(self, number: int) -> None:
-        """Meet, if this step (from 1) is one to meet at; at the last one weights become the mean."""
-        last = number == self._steps
-        if last or number % self._period == 0:
-            kept = 1.0 if last else 0.95**5 * (number / self._steps) ** 3
+    def __call__(self, trainer: Engine) -> None:
+        """Meet, if this iteration is one to meet at; at the last one weights become the mean."""
+        step = trainer.state.iteration
+        last = step == self._steps
+        if last or step % self._period == 0:
+            kept = 1.0 if last else 0.95**5 * (step / self._steps) ** 3
             torch._foreach_lerp_(self._mean, self._weights, 1 - kept)
             torch._foreach_copy_(self._weights, self._mean)
 

@@ -34,7 +34,7 @@ from cookfire.handlers import (
 from cookfire.metrics import RunningAverage
 
 from .config import Config
-from .data import Batch, Images, load, prepare_batch
+from .data import Batch, load, prepare_batch
 from .lookahead import Lookahead
 from .metrics import create_evaluator
 from .model import create_model
@@ -51,24 +51,21 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
 
     torch.manual_seed(config.seed)
     images, _ = prepare_batch(data.images[:WHITENING_IMAGES])
-    net = create_model(config, images).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    # `net` has the weights; `model` is how this process runs it, among others or compiled.
-    model = idist.auto_model(net)
-    if config.compile:
-        model.compile()
+    net = create_model(config, images)
+    # `net` is what is saved; `model` is what is called: the same weights on the device, compiled
+    # or not, and with several processes wrapped, so that these share their gradients.
+    model = idist.auto_model(net, compile=config.compile)
     optimizer = idist.auto_optim(create_optimizer(config, net))
     schedule = create_schedule(config, optimizer, steps)
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    mixed = config.precision != "float32"
-    autocast = torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    autocast, scaler = recipe.mixed_precision(config.precision, device)
 
     def train_step(_: Engine, batch: Batch) -> Tensor:
         x, y = prepare_batch(batch, device, non_blocking=True)
         with autocast:
             loss: Tensor = criterion(model(x), y)
         optimizer.zero_grad()
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's
+        torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimizer)
         scaler.update()
         return loss.detach()
@@ -77,10 +74,9 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
     trainer.add_event_handler(Events.ITERATION_COMPLETED, LRScheduler(schedule))
     trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(every=50))
-    lookahead = Lookahead(net, config.lookahead, steps)
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda: lookahead.step(trainer.state.iteration)
-    )
+    if config.lookahead:
+        lookahead = Lookahead(net, config.lookahead, steps)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lookahead)
 
     RunningAverage(output_transform=lambda loss: loss).attach(trainer, "loss")
     progress = ProgressBar()
@@ -99,12 +95,13 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
 
     curves = TableLogger(run.outputs / "curves.tsv")
     tensorboard = TensorboardLogger(log_dir=run.logs)
-    loggers: dict[str, BaseLogger] = {"curves": curves, "tensorboard": tensorboard}
+    trackers: dict[str, BaseLogger] = {"tensorboard": tensorboard}
     if config.mlflow:
-        loggers["mlflow"] = MLflowLogger(experiment="cifar10", run_name=run.profile)
-    for name, logger in loggers.items():
-        if name != "curves":
-            logger.log_params(asdict(config))
+        trackers["mlflow"] = MLflowLogger(experiment="cifar10", run_name=run.profile)
+    for tracker in trackers.values():
+        tracker.log_params(asdict(config))
+    loggers: dict[str, BaseLogger] = {"curves": curves, **trackers}
+    for logger in loggers.values():
         logger.attach_output_handler(
             evaluator,
             Events.COMPLETED,
@@ -113,18 +110,15 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
             global_step_transform=global_step_from_engine(trainer),
         )
     every_tenth = Events.ITERATION_COMPLETED(every=10)
-    tensorboard.attach_output_handler(
-        trainer, every_tenth, tag="training", metric_names=["loss"]
-    )
+    tensorboard.attach_output_handler(trainer, every_tenth, tag="training", metric_names=["loss"])
     tensorboard.attach_opt_params_handler(trainer, every_tenth, optimizer=optimizer)
 
     with ExitStack() as stack:
         for logger in loggers.values():
             stack.enter_context(logger)
-        # Goes on where an interrupted run of this profile was, and keeps this one resumable.
-        run.keep(
-            trainer, model=net, optimizer=optimizer, scaler=scaler, lookahead=lookahead, **loggers
-        )
+        # Puts the trainer and all these back to where an interrupted run was, if there is one; and
+        # from here on keeps what is needed to go on with this one.
+        run.keep(trainer, model=net, optimizer=optimizer, scaler=scaler, **loggers)
         trainer.run(data.training, max_iters=steps)
     run.save("model.pt", net.state_dict())
     return dict(create_evaluator(model, config.views).run(data.test).metrics)
