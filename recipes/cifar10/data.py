@@ -54,6 +54,10 @@ class Images(Dataset[Batch]):
         chosen = torch.as_tensor(indices)
         return self.images[chosen], self.labels[chosen]
 
+    def first(self, count: int) -> Batch:
+        """The first images, or all if there are fewer."""
+        return self.images[:count], self.labels[:count]
+
 
 class AugmentedImages(Dataset[Batch]):
     """Images shifted and mirrored, each as a function of (seed, epoch, index) alone.

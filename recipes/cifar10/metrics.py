@@ -43,8 +43,7 @@ def create_evaluator(model: nn.Module, views: str = "one") -> Engine:
 
 def average_views(model: nn.Module, images: Tensor, views: str) -> Tensor:
     """Return the logits (B, classes), averaged over views of the images (B, 3, 32, 32)."""
-    logits: Tensor = sum(weight * model(view) for view, weight in _views(images, views))  # type: ignore[assignment]  # of one view at least
-    return logits
+    return torch.stack([weight * model(view) for view, weight in _views(images, views)]).sum(dim=0)
 
 
 def _views(images: Tensor, views: str) -> Iterator[tuple[Tensor, float]]:

@@ -27,7 +27,7 @@ def create_model(config: Config, images: Tensor) -> nn.Module:
     else:
         net = FastNet(config.widths)
         net.whiten(images)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # a form that torch's types lack
+    return net.to(memory_format=torch.channels_last)
 
 
 class FastNet(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
@@ -29,8 +31,13 @@ def create_optimizer(config: Config, net: nn.Module) -> SGD:
         "lr": config.lr * config.shift_lr,
         "weight_decay": config.weight_decay / config.shift_lr,
     }
+    groups: list[dict[str, Any]] = [
+        {"params": others},
+        {"params": shifts, **faster},
+        {"params": whitening, **faster},
+    ]
     return SGD(
-        [{"params": others}, {"params": shifts, **faster}, {"params": whitening, **faster}],
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

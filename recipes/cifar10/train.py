@@ -50,7 +50,7 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     steps = round(config.epochs * len(data.training))
 
     torch.manual_seed(config.seed)
-    images, _ = prepare_batch(data.images[:WHITENING_IMAGES])
+    images, _ = prepare_batch(data.images.first(WHITENING_IMAGES))
     net = create_model(config, images)
     # `net` is what is saved; `model` is what is called: the same weights on the device, compiled
     # or not, and with several processes wrapped, so that these share their gradients.
