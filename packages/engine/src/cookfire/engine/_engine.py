@@ -8,7 +8,7 @@ from enum import Enum
 from numbers import Integral
 from typing import Any, ClassVar, NoReturn
 
-from cookfire.distributed import get_world_size
+from cookfire.distributed import get_world_size, refuse_uneven
 from cookfire.engine import _loop
 from cookfire.engine._emitter import Emitter
 from cookfire.engine._handlers import Attachment, describe
@@ -226,7 +226,8 @@ class Engine(Emitter, Serializable):
         self._dispatches.clear()
         failed = True
         try:
-            failed = self._run()
+            with refuse_uneven(self.state.dataloader):
+                failed = self._run()
         finally:
             self._running = False
             interrupted = not failed and self.should_interrupt and not self.should_terminate
