@@ -53,6 +53,10 @@ def _fail(local_rank: int, how: str, folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
         sys.exit(3)
+    if how == "exit as if done":
+        sys.exit(0)
+    if how == "exit at once":
+        os._exit(0)
     raise errors.get(how, lambda: ValueError("wrong", local_rank))()
 
 
@@ -91,6 +95,15 @@ def test_a_rank_that_exits_ends_all_and_its_code_is_named(processes, tmp_path):
     with pytest.raises(ProcessExitedException, match=r"rank 1 .* exited with code 3") as caught:
         spawn(_fail, "exit", tmp_path)
     assert (caught.value.exit_code, caught.value.signal_name) == (3, None)
+    assert active_children() == []
+
+
+@pytest.mark.parametrize("how", ["exit as if done", "exit at once"])
+def test_a_rank_that_exits_before_its_function_returned_has_failed(processes, tmp_path, how):
+    words = r"rank 1 .* exited with code 0, before its function returned"
+    with pytest.raises(ProcessExitedException, match=words) as caught:
+        spawn(_fail, how, tmp_path)
+    assert caught.value.exit_code == 0
     assert active_children() == []
 
 

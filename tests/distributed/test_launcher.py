@@ -151,6 +151,29 @@ if __name__ == '__main__':
 """
 
 
+LEAVING = """
+import atexit, time
+import cookfire.distributed as idist
+
+def training(local_rank):
+    idist.barrier()
+    if local_rank == 0:
+        atexit.register(time.sleep, 2)  # at work, as torch may be, when it is told to end
+    raise KeyError('no such key')
+
+if __name__ == '__main__':
+    with idist.Parallel(backend='gloo', nproc_per_node=2) as parallel:
+        parallel.run(training)
+"""
+
+
+def test_a_process_that_is_leaving_when_it_is_told_to_end_does_not_complain(script):
+    done = _run(script(LEAVING))
+    assert done.returncode == 1
+    assert "KeyError: 'no such key'" in done.stderr
+    assert "SystemExit" not in done.stderr
+
+
 def test_a_script_with_a_failing_rank_shows_that_ranks_traceback_once_and_fails(script):
     done = _run(script(FAILING))
     assert done.returncode == 1
