@@ -24,14 +24,15 @@ def draw_confusion(counts: Tensor, names: Sequence[str] | None = None) -> Figure
     Example:
         >>> figure = draw_confusion(torch.tensor([[8, 2], [1, 9]]), ["cat", "dog"])
     """
+    counts = counts.cpu()
     with style.context("default"):
         figure = Figure(figsize=(6, 6), dpi=100, layout="tight")
         axes = figure.add_subplot(xlabel="predicted", ylabel="label", title="Confusion matrix")
         # The colours are shares of a label: a rare label's mistakes are as visible as any.
         shares = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
         axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(len(counts)), names, rotation=45 if names else 0)
-        axes.set_yticks(range(len(counts)), names)
+        axes.set_xticks(range(len(counts)), _names(counts, names), rotation=45 if names else 0)
+        axes.set_yticks(range(len(counts)), _names(counts, names))
         for row, column in counts.nonzero().tolist():
             color = "white" if shares[row, column] > 0.5 else "black"
             text = str(int(counts[row, column]))
@@ -52,12 +53,16 @@ def confusion_table(counts: Tensor, names: Sequence[str] | None = None) -> str:
         0	0
         1	0
     """
-    names = names or [str(number) for number in range(len(counts))]
+    names = _names(counts, names)
     lines = ["actual\tpredicted"]
     for actual, row in zip(names, counts.tolist(), strict=True):
         for predicted, count in zip(names, row, strict=True):
             lines += [f"{actual}\t{predicted}"] * int(count)
     return "".join(f"{line}\n" for line in lines)
+
+
+def _names(counts: Tensor, names: Sequence[str] | None) -> Sequence[str]:
+    return [str(number) for number in range(len(counts))] if names is None else names
 
 
 def write_png(figure: Figure, file: BinaryIO) -> None:
