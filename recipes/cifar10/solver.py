@@ -34,7 +34,7 @@ def create_optimizer(config: Config, net: nn.Module) -> SGD:
     groups: list[dict[str, Any]] = [
         {"params": others},
         {"params": shifts, **faster},
-        {"params": whitening, **faster},
+        {"params": whitening},
     ]
     return SGD(
         groups,
