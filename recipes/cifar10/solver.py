@@ -15,8 +15,8 @@ from .model import FastNet
 def create_optimizer(config: Config, net: nn.Module) -> SGD:
     """Return SGD with Nesterov's momentum over three groups of what ``net`` learns.
 
-    They are the normalisations' shifts, whose step is larger; the bias of a whitening layer, which
-    stops early; and all others.
+    They are the normalisations' shifts, whose step is larger and whose decay is that much smaller;
+    the bias of a whitening layer, which stops early; and all others.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     shifts = [norm.bias for norm in norms]
@@ -27,13 +27,13 @@ def create_optimizer(config: Config, net: nn.Module) -> SGD:
         for parameter in net.parameters()
         if parameter.requires_grad and id(parameter) not in apart
     ]
-    faster = {
-        "lr": config.lr * config.shift_lr,
-        "weight_decay": config.weight_decay / config.shift_lr,
-    }
     groups: list[dict[str, Any]] = [
         {"params": others},
-        {"params": shifts, **faster},
+        {
+            "params": shifts,
+            "lr": config.lr * config.shift_lr,
+            "weight_decay": config.weight_decay / config.shift_lr,
+        },
         {"params": whitening},
     ]
     return SGD(

@@ -108,9 +108,9 @@ def test_groups_of_sgd_have_their_own_step_sizes_and_decays() -> None:
     assert sorted(found[0]) == [f"groups.{i}.norm{j}.bias" for i in range(3) for j in (1, 2)]
     assert found[1] == ["whitening.bias"]
     assert {id(value) for value in others["params"]} == set(names)
-    assert (others["lr"], others["weight_decay"]) == (0.5, 0.01)
-    for group in (shifts, whitening):
-        assert (group["lr"], group["weight_decay"]) == (4.0, 0.00125)
+    for group in (others, whitening):
+        assert (group["lr"], group["weight_decay"]) == (0.5, 0.01)
+    assert (shifts["lr"], shifts["weight_decay"]) == (4.0, 0.00125)
     for group in optimizer.param_groups:
         assert group["momentum"] == 0.85
         assert group["nesterov"]
@@ -154,7 +154,7 @@ def test_step_sizes_rise_and_fall_in_straight_lines_and_whitening_stops_early() 
     others, shifts, whitening = np.array(seen).T
     np.testing.assert_allclose(others, expected)
     np.testing.assert_allclose(shifts, 4 * expected)
-    np.testing.assert_allclose(whitening, np.where(np.arange(steps) < 12, 4 * expected, 0))
+    np.testing.assert_allclose(whitening, np.where(np.arange(steps) < 12, expected, 0))
 
 
 def test_lookahead_is_a_running_mean_that_weights_return_to() -> None:
