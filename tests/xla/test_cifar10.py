@@ -27,7 +27,13 @@ def project(tmp_path: Path) -> Path:
     for path in RECIPE.glob("*.py"):
         (copy / path.name).write_text(path.read_text())
     tiny = yaml.safe_load((RECIPE / "params.yaml").read_text())["tiny"]
-    tiny |= {"backend": "xla", "precision": "bfloat16", "mlflow": False, "widths": [8, 16, 16]}
+    tiny |= {
+        "backend": "xla",
+        "precision": "bfloat16",
+        "mlflow": False,
+        "widths": [8, 16, 16],
+        "views": "flip",
+    }
     (copy / "params.yaml").write_text(yaml.safe_dump({"tiny": tiny}))
     (tmp_path / "images").mkdir()
     make_tiny_cifar10.write(tmp_path / "images")
