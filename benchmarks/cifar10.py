@@ -3,10 +3,10 @@
     uv run --group bench benchmarks/cifar10.py            # print the tables
     uv run --group bench benchmarks/cifar10.py --write    # and put them into benchmarks/README.md
 
-The data are noise in CIFAR-10's shape. Each data path reads a batch of shuffled images out of memory,
-pads them by reflection, crops and mirrors them by chance, and hands over tensors of bytes. The
-loops train the profile tiny's net on its batches of 64: a loop's own cost shows more, the smaller
-both are.
+The data are noise in CIFAR-10's shape. Each data path reads a batch of shuffled images out of
+memory, pads them by reflection, crops and mirrors them by chance, and hands over tensors of bytes.
+The loops train the profile tiny's net on its batches of 64: a loop's own cost shows more, the
+smaller both are.
 """
 
 from __future__ import annotations

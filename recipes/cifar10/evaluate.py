@@ -43,7 +43,8 @@ def evaluate(config: Config, run: recipe.Run) -> dict[str, float]:
     one_view = metrics
     if config.views != "one":
         one_view = create_evaluator(model).run(data.test).metrics
-    shares = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
+    counts = confusion.double()
+    shares = counts.diagonal() / counts.sum(dim=1).clamp(min=1)
     run.write_metrics(
         {
             **metrics,
