@@ -15,7 +15,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from torch.optim import SGD
 from cookfire.engine import Engine, Events
 from cookfire.handlers import recipe
 
-from . import data, evaluate, train
+from . import data, evaluate, solver, train
 from .config import Config
 from .conftest import CONFIG, HERE, TEST, TRAINING, curves, in_processes, outs, run_in
 from .model import create_model
@@ -40,7 +40,9 @@ OUTS = ("metrics.json", "confusion.tsv", "confusion.png", "mistakes.png")
 
 
 @pytest.mark.parametrize("name", ["fast", "resnet18"])
-def test_one_step_moves_every_trainable_weight(tmp_path: Path, images: Path, name: str) -> None:
+def test_one_step_moves_every_trainable_weight(
+    tmp_path: Path, images: Path, name: Literal["fast", "resnet18"]
+) -> None:
     config = replace(ONE_STEP, net=name)
     if name == "resnet18":
         config = replace(config, batch_size=16, epochs=1 / 20, validate_every=100)
@@ -96,7 +98,7 @@ def test_the_schedule_moves_from_the_first_step_on(
 
 def sizes_of_steps(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Train; return the step size with which SGD made each step."""
-    seen, create = [], train.create_optimizer
+    seen, create = [], solver.create_optimizer
 
     def create_watched(config: Config, net: nn.Module) -> SGD:
         optimizer = create(config, net)
@@ -186,7 +188,7 @@ def test_mixed_precision_learns_and_keeps_weights_in_float32(
 
 @pytest.mark.parametrize("change", [{"compile": True}, {"augmentation": "albumentations"}])
 def test_a_compiled_net_and_albumentations_learn_too(
-    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     # As a compiler, one that hands back what it was given: the real one takes a minute.
     compile_ = torch.compile

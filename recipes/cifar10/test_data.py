@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -145,7 +146,9 @@ def test_albumentations_mirrors_whatever_the_shift() -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["tensor", "albumentations"])
-def test_batches_depend_on_the_seed_and_the_epoch_alone(images: Path, augmentation: str) -> None:
+def test_batches_depend_on_the_seed_and_the_epoch_alone(
+    images: Path, augmentation: Literal["tensor", "albumentations"]
+) -> None:
     def epochs(seed: int, count: int) -> list[Tensor]:
         config = replace(CONFIG, seed=seed, augmentation=augmentation, alternate_flips=False)
         loader = data.load(config, images).training
@@ -186,7 +189,7 @@ class Hostile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (self.path,)
 
 
@@ -299,7 +302,7 @@ def test_every_profile_is_valid(profile: str) -> None:
          "alternate_flips: expected false with augmentation: albumentations"),
     ],
 )  # fmt: skip
-def test_a_parameter_that_can_not_be_names_its_key(name: str, value: object, message: str) -> None:
+def test_a_parameter_that_can_not_be_names_its_key(name: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **{name: value})
 

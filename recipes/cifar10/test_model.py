@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from .conftest import CONFIG, in_processes
 from .lookahead import Lookahead
 from .metrics import average_views
 from .mistakes import KEPT, WorstMistakes, draw_mistakes
-from .model import FastNet, ResNet18, create_model
+from .model import ConvolutionGroup, FastNet, ResNet18, create_model
 from .solver import create_optimizer, create_schedule
 
 SMOOTH = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 4 - 2
@@ -51,7 +52,7 @@ def test_whitening_makes_outputs_uncorrelated_and_of_variance_one() -> None:
 
 
 def test_convolutions_begin_as_the_identity() -> None:
-    group = FastNet((32, 32, 32)).groups[0]
+    group = ConvolutionGroup(24, 32)
     x = torch.randn(2, 24, 8, 8)
     torch.testing.assert_close(group.conv1(x)[:, :24], x)
     assert group.conv1(x)[:, 24:].std() > 0.1
@@ -63,7 +64,11 @@ def test_the_fast_net_has_the_record_s_shapes() -> None:
     config = replace(CONFIG, widths=(64, 256, 256))
     net = create_model(config, PICTURES)
     x = torch.randn(2, 3, 32, 32)
-    shapes = [tuple((x := layer(x)).shape) for layer in [net.whitening, *net.groups]]
+    shapes = []
+    for layer in list(net.children())[:-1]:
+        for part in layer if isinstance(layer, nn.Sequential) else [layer]:
+            x = part(x)
+            shapes.append(tuple(x.shape))
     assert shapes == [(2, 24, 31, 31), (2, 64, 15, 15), (2, 256, 7, 7), (2, 256, 3, 3)]
     convolutions = 24 * 64 * 9 + 64 * 64 * 9 + 64 * 256 * 9 + 3 * 256 * 256 * 9
     shifts = 2 * (64 + 256 + 256)
@@ -84,7 +89,9 @@ def test_resnet18_is_torchvision_s_but_for_the_stem() -> None:
 
 
 @pytest.mark.parametrize("name", ["fast", "resnet18"])
-def test_a_net_is_made_from_the_seed_and_has_its_weights_channels_last(name: str) -> None:
+def test_a_net_is_made_from_the_seed_and_has_its_weights_channels_last(
+    name: Literal["fast", "resnet18"],
+) -> None:
     config = replace(CONFIG, net=name)
     torch.manual_seed(3)
     first = create_model(config, PICTURES)
@@ -230,7 +237,7 @@ def evaluation(rank: int = 0, size: int = 1) -> WorstMistakes:
     evaluator = Engine(lambda _, batch: (logits[batch[0][:, 0, 0, 0].long()], batch[1]))
     mistakes = WorstMistakes(evaluator)
     mine = torch.arange(rank, 120, size)
-    batches = [(images[of], labels[of]) for of in mine.split([len(mine) - 7, 7])]
+    batches = [(images[of], labels[of]) for of in torch.tensor_split(mine, [len(mine) - 7])]
     for _ in range(2):  # each run begins anew
         evaluator.run(batches)
     return mistakes
