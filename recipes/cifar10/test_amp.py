@@ -28,7 +28,7 @@ def test_an_epoch_is_timed_without_its_evaluation(images: Path) -> None:
 def test_the_page_compares_each_way_with_the_first(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked: list[tuple[object, ...]] = []
 
     def measure(config: Config, data: Path) -> amp.Measured:
         asked.append((config.precision, config.compile, config.epochs, data))
