@@ -28,6 +28,8 @@ from cookfire.handlers import (
     TerminateOnNan,
     TimeLimit,
     common,
+    export_weights,
+    load_weights,
 )
 from cookfire.handlers._files import load_file, save_file
 from cookfire.metrics import Average
@@ -237,3 +239,25 @@ def change_batch_size() -> dict[str, Any]:
     except ValueError as error:
         text = str(error)
     return {"seen": seen, "error": text}
+
+
+def publish_together(folder: str) -> dict[str, Any]:
+    """Export a model that all ranks have, and one that they share; load it, sharded, on each."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(dist.get_rank())
+    net = DistributedDataParallel(nn.Linear(3, 2))
+    weights = [value.tolist() for value in net.module.state_dict().values()]
+    export_weights(net, Path(folder) / "ddp.safetensors")
+    sharded = nn.Linear(3, 2)
+    fully_shard(sharded)
+    load_weights(sharded, Path(folder) / "ddp.safetensors")
+    export_weights(sharded, Path(folder) / "fsdp.safetensors")
+    net = nn.Linear(3, 2)
+    load_weights(net, Path(folder) / "fsdp.safetensors")
+    try:
+        export_weights(net, Path(folder) / "missing" / "ddp.safetensors")
+    except (OSError, RuntimeError) as error:
+        text = f"{type(error).__name__}: {error}"
+    loaded = [value.tolist() for value in net.state_dict().values()]
+    return {"weights": weights, "loaded": loaded, "error": text}
