@@ -307,8 +307,10 @@ def test_after_an_error_that_a_handler_took_the_half_done_iteration_is_not_saved
 def test_metrics_in_force_and_small_outputs_are_there_before_they_are_measured_again(
     tmp_path: Path,
 ) -> None:
+    measured: list[float] = []
+
     def evaluating(seed: int) -> tuple[Script, Engine]:
-        evaluator = Engine(lambda _, batch: batch)
+        evaluator = Engine(lambda _, batch: measured.append(batch) or batch)
         Average().attach(evaluator, "mean")
         script = Script(tmp_path, seed, evaluator=evaluator)
         stopping = EarlyStopping(9, lambda engine: engine.state.metrics["mean"], script.trainer)
@@ -329,7 +331,26 @@ def test_metrics_in_force_and_small_outputs_are_there_before_they_are_measured_a
     again.run(4)
     # The evaluator was at its end, so it began anew, and its metric with it.
     assert evaluator.state.metrics == {"mean": 1.5}
-    assert evaluator.state.iteration == 2
+    assert measured == [1.0, 2.0] * 2
+
+
+def test_a_second_engine_that_runs_an_epoch_at_a_time_goes_on_too(tmp_path: Path) -> None:
+    def alternating() -> tuple[Script, Engine]:
+        critic = Engine(lambda *_: None)
+        script = Script(tmp_path, critic=critic)
+        script.keep()
+        script.trainer.add_event_handler(
+            Events.EPOCH_STARTED, lambda engine: critic.run([1, 2], max_epochs=engine.state.epoch)
+        )
+        return script, critic
+
+    script, critic = alternating()
+    assert critic.status.value == "fresh"
+    script.run(2)
+    again, critic = alternating()
+    assert (critic.state.epoch, critic.state.iteration) == (2, 4)
+    again.run(3)
+    assert (critic.state.epoch, critic.state.iteration) == (3, 6)
 
 
 def test_data_whose_order_is_lost_are_named(
