@@ -373,9 +373,10 @@ class Metric(Composable, Serializable, ABC):
             return function(tensor)
         # A tensor that was written into in between is another one.
         key = (what, id(tensor), -1 if tensor.is_inference() else tensor._version)
-        if key not in self._scratch:
-            self._scratch[key] = tensor, function(tensor)  # the id is valid while it is kept
-        result: Tensor = self._scratch[key][1]
+        found = self._scratch.get(key)
+        if found is None:
+            found = self._scratch[key] = tensor, function(tensor)  # the id is valid while it is kept
+        result: Tensor = found[1]
         return result
 
     def _transform(self, output: Any) -> Any:
