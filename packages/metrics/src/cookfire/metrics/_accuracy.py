@@ -56,8 +56,7 @@ class Accuracy(ClassCounts):
             NotComputableError: there was no example.
         """
         self._require("count")
-        share: Tensor = self._count_right().double() / self._values()["count"]
-        return share
+        return self._count_right() / self._number("count")
 
 
 class TopKCategoricalAccuracy(Metric):
@@ -131,5 +130,4 @@ class TopKCategoricalAccuracy(Metric):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.correct.double() / self.count
+        return self._mean("correct", "count")

@@ -160,14 +160,14 @@ class ClassCounts(Classification):
 
     # What formulas read
 
-    def _count_right(self) -> Tensor:
-        """Return how many examples are right."""
-        matrix, rows = self._matrix(), self._values()["rows"]
+    def _count_right(self) -> Any:
+        """Return how many examples are right: a number, or a tensor not to wait."""
+        matrix, right = self._matrix(), self._number("correct")
         if matrix is not None:
-            return self.correct + matrix[:-1].diagonal().sum()
-        if rows is not None and self._kind != Task.MULTILABEL:
-            return self.correct + self.rows[0, :-1].sum()
-        return self.correct
+            return right + self._exact(matrix[:-1].diagonal().sum())
+        if self._values()["rows"] is not None and self._kind != Task.MULTILABEL:
+            return right + self._exact(self.rows[0, :-1].sum())
+        return right
 
     def _matrix(self) -> Tensor | None:
         """Return the confusion matrix as it is counted, None if it is not."""

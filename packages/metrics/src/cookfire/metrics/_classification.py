@@ -26,9 +26,9 @@ and reported by ``compute``, or by ``update`` with ``check=True``, which waits f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,6 +48,14 @@ class Task(IntEnum):
     BINARY = 1
     MULTICLASS = 2
     MULTILABEL = 3
+
+
+class _Seen(NamedTuple):
+    """The input of the last update."""
+
+    y_pred: torch.Size
+    y: torch.Size
+    task: tuple[Task, int]
 
 
 def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> tuple[Task, int]:
@@ -131,31 +139,30 @@ class Classification(Metric):
         self._is_multilabel = is_multilabel
         self._check = check
         self._ignore_index = ignore_index
-        self._seen: tuple[Hashable, ...] = ()
-        self._task: tuple[Task, int] | None = None
+        self._seen: _Seen | None = None
         super().__init__(output_transform, device, skip_unrolling)
 
     def reset(self) -> None:
         """Forget everything, the task included."""
         super().reset()
-        self._seen, self._task = (), None
+        self._seen = None
 
     def _find_task(self, y_pred: Tensor, y: Tensor) -> tuple[Task, int]:
         """Return task and classes, which must not change between updates."""
-        seen = (y_pred.shape, y.shape)
-        if seen != self._seen or self._task is None:
+        seen = self._seen
+        if seen is None or seen.y_pred != y_pred.shape or seen.y != y.shape:
             owner = type(self).__name__
             task = find_task(owner, y_pred, y, is_multilabel=self._is_multilabel)
-            if self._task is not None and task != self._task:
+            if seen is not None and task != seen.task:
                 raise ValueError(
-                    f"{owner}: the input was {_tell(*self._task)}, now it is {_tell(*task)}: "
+                    f"{owner}: the input was {_tell(*seen.task)}, now it is {_tell(*task)}: "
                     "use one metric for each, or reset() in between"
                 )
             self._check_shapes(y_pred, y, *task)
-            self._seen, self._task = seen, task
+            seen = self._seen = _Seen(y_pred.shape, y.shape, task)
         if self._check:
-            self._check_values(y_pred, y, *self._task)
-        return self._task
+            self._check_values(y_pred, y, *seen.task)
+        return seen.task
 
     def _find_kept(self, y: Tensor) -> Tensor | None:
         """Return which elements of ``y`` count; None: all."""

@@ -151,5 +151,5 @@ class Recall(PrecisionRecall):
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """Return ``part / whole``, 0 for 0 / 0."""
-    return part / whole.masked_fill(whole == 0, 1)
+    """Return ``part / whole`` of counts, 0 for 0 / 0."""
+    return part / whole.clamp(min=1)

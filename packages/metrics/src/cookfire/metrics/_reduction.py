@@ -44,9 +44,12 @@ class Combined:
         self._alone = alone
 
     def __enter__(self) -> None:
-        values = combine(list(self._metrics.values()), alone=self._alone)
-        for store, reduced in zip(self._metrics, values, strict=True):
-            store.reduced = reduced
+        found: dict[Store, Values] = {}
+        if not self._alone and idist.get_world_size() > 1:
+            found = _exchange([metric for metric in self._metrics.values() if metric._states])
+        for store in self._metrics:
+            local = store.local
+            store.reduced = found.get(store) or Values(dict(local.values), local.updates)
             store.alone = self._alone
 
     def __exit__(self, *error: object) -> None:
@@ -55,22 +58,12 @@ class Combined:
             store.alone = False
 
 
-def combine(metrics: Sequence[Metric], *, alone: bool = False) -> list[Values]:
+def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     """Return the values of each metric's states over all ranks, in fresh tensors.
 
     Raises:
         ValueError: the ranks hold shapes or dtypes that can't be combined; raised on all of them.
     """
-    found: dict[Store, Values] = {}
-    if not alone and idist.get_world_size() > 1:
-        found = _exchange([metric for metric in metrics if metric._states])
-    return [
-        found.get(store) or Values(dict(store.local.values), store.local.updates)
-        for store in (metric._store for metric in metrics)
-    ]
-
-
-def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     if not metrics:
         return {}
     counts = torch.tensor([metric._store.local.updates for metric in metrics])

@@ -51,8 +51,6 @@ __all__ = [
 ]
 
 ResultMode = Literal["flatten", "named", "both"]
-_PLAIN = {bool, int, float, str, type(None), Store, Tensor, frozenset}
-"""What attributes mostly are, which is no metric nor holds one."""
 _RESULT_MODES = ("flatten", "named", "both")
 
 
@@ -299,7 +297,7 @@ class Metric(Composable, Serializable, ABC):
         """Iterate over this metric and those that it holds."""
         yield self
         for value in vars(self).values():
-            if type(value) not in _PLAIN:
+            if _may_hold_metrics(type(value)):
                 for metric in _find_metrics(value):
                     yield from metric._family()
 
@@ -436,6 +434,29 @@ class Metric(Composable, Serializable, ABC):
                 f"{type(self).__name__} can't be computed before it saw at least one example"
             )
 
+    def _number(self, name: str) -> Any:
+        """Return a state without dimensions, exactly: a Python number, or a tensor not to wait."""
+        store = self._store
+        if store.alone:
+            return getattr(self, name).double()
+        value = (store.reduced or store.local).values[name]
+        if type(value) in (int, float):
+            return value
+        return (value if isinstance(value, Tensor) else getattr(self, name)).item()
+
+    def _exact(self, tensor: Tensor) -> Any:
+        """Return the same of a tensor without dimensions."""
+        return tensor.double() if self._store.alone else tensor.item()
+
+    def _mean(self, total: str, count: str) -> Any:
+        """Return the quotient of two states without dimensions.
+
+        Raises:
+            NotComputableError: the count is zero.
+        """
+        self._require(count)
+        return self._number(total) / self._number(count)
+
     def _check_input(self) -> None:
         """Raise for wrong values that updates came across; they could not without waiting."""
 
@@ -457,28 +478,34 @@ def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
     def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
         if self._computing:  # called by a subclass's formula
             return formula(self, *args, **kwargs)
-        # What is combined already is so with all of its family.
-        with Combined(self._family() if self._store.reduced is None else ()):
-            self._computing = True
-            try:
-                self._check_computable()
-                self._check_input()
-                return self._finish(formula(self, *args, **kwargs))
-            finally:
-                self._computing = False
+        if self._store.reduced is None:
+            with Combined(self._family()):
+                return compute(self, *args, **kwargs)
+        self._computing = True
+        try:
+            self._check_computable()
+            self._check_input()
+            return self._finish(formula(self, *args, **kwargs))
+        finally:
+            self._computing = False
 
     return compute
 
 
+@functools.lru_cache
+def _may_hold_metrics(kind: type) -> bool:
+    """Tell whether values of a type, as most attributes are not, may be or hold metrics."""
+    return kind in (list, tuple, dict) or issubclass(kind, Metric)
+
+
 def _find_metrics(value: Any) -> Iterator[Metric]:
-    kind = type(value)
-    if kind in (list, tuple):
-        for item in value:
-            yield from _find_metrics(item)
-    elif kind is dict:
-        yield from _find_metrics(list(value.values()))
-    elif Composable in kind.__mro__ and isinstance(value, Metric):  # the latter takes longer
+    if not _may_hold_metrics(type(value)):
+        return
+    if isinstance(value, Metric):
         yield value
+    else:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _find_metrics(item)
 
 
 def _replace_metrics(value: Any, replace: Callable[[Metric], Metric]) -> Any:
