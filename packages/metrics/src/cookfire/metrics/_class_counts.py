@@ -179,15 +179,15 @@ class ClassCounts(Classification):
         """Return true positives, predictions and targets of each class or label, in float64."""
         derived = self._derived()
         if "per class" not in derived:
-            matrix, found = self._matrix(), self.rows
+            matrix = self._matrix()
             if matrix is None:
-                found = found[:3] if self._kind == Task.MULTILABEL else found[:, :-1]
+                rows = self.rows
+                found = rows[:3] if self._kind == Task.MULTILABEL else rows[:, :-1]
+                derived["per class"] = found.double().unbind()
             else:
                 number = 2 if self._kind == Task.BINARY else matrix.shape[1]
-                inner = matrix[:number, :number]
-                sums = matrix[:, :number].sum(0), matrix[:number].sum(1)
-                found = torch.stack([inner.diagonal(), *sums])
-            derived["per class"] = found.double().unbind()
+                sums = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
+                derived["per class"] = [of_class[:number].double() for of_class in sums]
         hits, predicted, actual = derived["per class"]
         return hits, predicted, actual
 
