@@ -83,7 +83,7 @@ class Statistics(Metric):
     wide_min = MetricState(torch.float32, reduction="min", shape=None)
     rows = MetricState(reduction="cat")
     numbers = MetricState(torch.int16, reduction="cat")
-    side = 10
+    side = 30
 
     def update(self, output):
         scores, y = output
@@ -93,10 +93,10 @@ class Statistics(Metric):
             smallest=scores.min(),
             largest=y.max(),
             column_min=scores.amin(0),
-            table=torch.full((10, 10), len(y), dtype=torch.float64),
+            table=torch.full((30, 30), len(y), dtype=torch.float64),
             per_column=scores.sum(0, dtype=torch.float64),
-            wide=scores.sum(0, dtype=torch.float64).repeat(100),
-            wide_min=scores.amin(0).repeat(100),
+            wide=scores.sum(0, dtype=torch.float64).repeat(300),
+            wide_min=scores.amin(0).repeat(300),
             rows=scores.bfloat16(),
             numbers=y.to(torch.int16),
         )

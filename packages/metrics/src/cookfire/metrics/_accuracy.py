@@ -56,7 +56,8 @@ class Accuracy(ClassCounts):
             NotComputableError: there was no example.
         """
         self._require("count")
-        return self._count_right() / self._number("count")
+        share: float | Tensor = self._count_right() / self._as_number("count")
+        return share
 
 
 class TopKCategoricalAccuracy(Metric):

@@ -162,7 +162,7 @@ class ClassCounts(Classification):
 
     def _count_right(self) -> Any:
         """Return how many examples are right: a number, or a tensor not to wait."""
-        matrix, right = self._matrix(), self._number("correct")
+        matrix, right = self._matrix(), self._as_number("correct")
         if matrix is not None:
             return right + self._exact(matrix[:-1].diagonal().sum())
         if self._values()["rows"] is not None and self._kind != Task.MULTILABEL:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import cookfire.distributed as idist
-from cookfire.metrics._parts import Bucket, History, Large, Small, Told, make_part
+from cookfire.metrics._parts import Bucket, History, Large, Part, Small, Told, make_part
 from cookfire.metrics._state import MetricState, Store, Value, Values
 
 if TYPE_CHECKING:
@@ -66,19 +66,18 @@ def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     """
     if not metrics:
         return {}
-    counts = torch.tensor([metric._store.local.updates for metric in metrics])
-    updates = Small("", _UPDATES, counts, known=True)
-    parts = {
-        metric: {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
+    updates = [Small(metric, _UPDATES, metric._store.local.updates, ()) for metric in metrics]
+    parts = [
+        {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
         for metric in metrics
-    }
-    _run([updates, *(part for found in parts.values() for part in found.values())])
-    assert isinstance(updates.result, Tensor)
+    ]
+    _run([*updates, *(part for of_metric in parts for part in of_metric.values())])
     results: dict[Store, Values] = {}
-    for (metric, found), count in zip(parts.items(), updates.result.tolist(), strict=True):
+    for metric, count, of_metric in zip(metrics, updates, parts, strict=True):
         home = _home(metric)
-        values = {name: _at(home, part.result) for name, part in found.items()}
-        results[metric._store] = Values(dict.fromkeys(metric._states) | values, count)
+        values = {name: _at(home, part.result) for name, part in of_metric.items()}
+        assert isinstance(count.result, int)
+        results[metric._store] = Values(dict.fromkeys(metric._states) | values, count.result)
     return results
 
 
@@ -100,15 +99,24 @@ def _run(parts: Sequence[Large | History]) -> None:
     _gather([part for part in histories if any(part.rows)], device)
 
 
-def _tell(parts: Sequence[Large | History], device: torch.device) -> None:
+def _tell(parts: Sequence[Part], device: torch.device) -> None:
     """Exchange the message."""
-    words = torch.tensor([word for part in parts for word in part.write()], device=device)
-    rows = idist.all_gather_tensors_with_shapes(words, [words.shape] * idist.get_world_size())
-    table: list[list[int]] = torch.stack(rows).tolist()
+    head = torch.tensor([word for part in parts for word in part.write()])
+    sizes = [part.room for part in parts]
+    message = torch.cat([head, head.new_zeros(sum(sizes))])
+    rooms = message[len(head) :].split_with_sizes(sizes)
+    for part, room in zip(parts, rooms, strict=True):
+        part.fill(room)
+    message = message.to(device)
+    shapes = [message.shape] * idist.get_world_size()
+    table = torch.stack(idist.all_gather_tensors_with_shapes(message, shapes)).cpu()
+    heads: list[list[int]] = table[:, : len(head)].tolist()
+    rooms = table[:, len(head) :].split_with_sizes(sizes, dim=1)
     end = 0
-    for part in parts:
-        begin, end = end, end + part.words
-        part.read([row[begin:end] for row in table])
+    for part, room in zip(parts, rooms, strict=True):
+        begin, end = end, end + part.head
+        part.read([row[begin:end] for row in heads])
+        part.take(room)
 
 
 def _reduce(parts: Sequence[Large], device: torch.device) -> None:
@@ -117,12 +125,13 @@ def _reduce(parts: Sequence[Large], device: torch.device) -> None:
     for part in parts:
         buckets.setdefault(part.bucket, []).append(part)
     for (operation, dtype), bucket in buckets.items():
-        flat = torch.cat([part.value.reshape(-1).to(device, dtype) for part in bucket])
+        tensors = [part.tensor for part in bucket]
+        flat = torch.cat([tensor.reshape(-1).to(device, dtype) for tensor in tensors])
         pieces = idist.all_reduce(flat, operation).split_with_sizes(
-            [part.value.numel() for part in bucket]
+            [tensor.numel() for tensor in tensors]
         )
-        for part, piece in zip(bucket, pieces, strict=True):
-            part.settle(piece.reshape(part.value.shape))
+        for part, tensor, piece in zip(bucket, tensors, pieces, strict=True):
+            part.settle(piece.reshape(tensor.shape))
 
 
 def _gather(parts: Sequence[History], device: torch.device) -> None:

@@ -297,7 +297,8 @@ class Metric(Composable, Serializable, ABC):
         """Iterate over this metric and those that it holds."""
         yield self
         for value in vars(self).values():
-            if _may_hold_metrics(type(value)):
+            kind: type = type(value)
+            if _may_hold_metrics(kind):
                 for metric in _find_metrics(value):
                     yield from metric._family()
 
@@ -373,7 +374,8 @@ class Metric(Composable, Serializable, ABC):
         key = (what, id(tensor), -1 if tensor.is_inference() else tensor._version)
         found = self._scratch.get(key)
         if found is None:
-            found = self._scratch[key] = tensor, function(tensor)  # the id is valid while it is kept
+            # The id is valid while the tensor is kept.
+            found = self._scratch[key] = tensor, function(tensor)
         result: Tensor = found[1]
         return result
 
@@ -434,7 +436,7 @@ class Metric(Composable, Serializable, ABC):
                 f"{type(self).__name__} can't be computed before it saw at least one example"
             )
 
-    def _number(self, name: str) -> Any:
+    def _as_number(self, name: str) -> Any:
         """Return a state without dimensions, exactly: a Python number, or a tensor not to wait."""
         store = self._store
         if store.alone:
@@ -448,14 +450,15 @@ class Metric(Composable, Serializable, ABC):
         """Return the same of a tensor without dimensions."""
         return tensor.double() if self._store.alone else tensor.item()
 
-    def _mean(self, total: str, count: str) -> Any:
+    def _mean(self, total: str, count: str) -> float | Tensor:
         """Return the quotient of two states without dimensions.
 
         Raises:
             NotComputableError: the count is zero.
         """
         self._require(count)
-        return self._number(total) / self._number(count)
+        mean: float | Tensor = self._as_number(total) / self._as_number(count)
+        return mean
 
     def _check_input(self) -> None:
         """Raise for wrong values that updates came across; they could not without waiting."""
@@ -499,7 +502,8 @@ def _may_hold_metrics(kind: type) -> bool:
 
 
 def _find_metrics(value: Any) -> Iterator[Metric]:
-    if not _may_hold_metrics(type(value)):
+    kind: type = type(value)
+    if not _may_hold_metrics(kind):
         return
     if isinstance(value, Metric):
         yield value
