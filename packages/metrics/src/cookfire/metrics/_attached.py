@@ -102,8 +102,8 @@ class AttachedMetrics:
                     engine.epoch_iteration,
                     ", ".join(entry.name for entry in self._entries),
                 )
-        for leaf in self._leaves:
-            for metric in leaf._family():
+        for entry in self._entries:
+            for metric in entry.family:
                 metric._store.restored = False
         for leaf in self._leaves:
             if leaf not in kept:

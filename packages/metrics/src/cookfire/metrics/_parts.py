@@ -89,14 +89,14 @@ class Part:
         """Return this rank's integers of the head."""
         return []
 
-    def fill(self, room: Tensor) -> None:
-        """Put this rank's elements into the message."""
+    def fill(self, message: Tensor, begin: int) -> None:
+        """Put this rank's elements into the message, where its room begins."""
 
     def read(self, heads: list[list[int]]) -> None:
         """Take in what all ranks wrote."""
 
-    def take(self, rooms: Tensor) -> None:
-        """Take in what they filled the room with, a row each."""
+    def take(self, messages: Tensor, begin: int) -> None:
+        """Take in what they put there; a message each."""
 
 
 class Large(Part):
@@ -178,22 +178,24 @@ class Told(Large):
         tensor = self.tensor
         return _describe(self.owner, 1, tensor, tensor.shape)
 
-    def fill(self, room: Tensor) -> None:
+    def fill(self, message: Tensor, begin: int) -> None:
         if self.value is not None and self._has_room(self.tensor.shape):
             flat = self.tensor.reshape(-1)
-            place = room.view(torch.float64) if _is_float(self.state) else room
-            place[: flat.numel()] = flat
+            self._as_elements(message)[begin : begin + flat.numel()] = flat
 
     def read(self, heads: list[list[int]]) -> None:
         known, self.shape, _ = _understand(self.owner, heads)
         self.ranks = [rank for rank, has_value in enumerate(known) if has_value]
         self.follows = bool(self.ranks) and not self._has_room(self.shape)
 
-    def take(self, rooms: Tensor) -> None:
+    def take(self, messages: Tensor, begin: int) -> None:
         if self.ranks and not self.follows:
-            rows = rooms if len(self.ranks) == len(rooms) else rooms[self.ranks]
-            numbers = rows.view(torch.float64) if _is_float(self.state) else rows
-            self.result = _combine(numbers[:, : math.prod(self.shape)], self.state, self.shape)
+            of_ranks = messages if len(self.ranks) == len(messages) else messages[self.ranks]
+            rows = self._as_elements(of_ranks)[:, begin : begin + math.prod(self.shape)]
+            self.result = _combine(rows, self.state, self.shape)
+
+    def _as_elements(self, words: Tensor) -> Tensor:
+        return words.view(torch.float64) if _is_float(self.state) else words
 
     def _has_room(self, shape: Sequence[int]) -> bool:
         return math.prod(shape) <= ROOM and not _is_complex(self.state)

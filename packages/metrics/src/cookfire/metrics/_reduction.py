@@ -10,10 +10,12 @@ Nothing is written into the metrics: the values come back in fresh tensors.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 import cookfire.distributed as idist
@@ -74,8 +76,7 @@ def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     _run([*updates, *(part for of_metric in parts for part in of_metric.values())])
     results: dict[Store, Values] = {}
     for metric, count, of_metric in zip(metrics, updates, parts, strict=True):
-        home = _home(metric)
-        values = {name: _at(home, part.result) for name, part in of_metric.items()}
+        values = {name: _at_home(metric, part.result) for name, part in of_metric.items()}
         assert isinstance(count.result, int)
         results[metric._store] = Values(dict.fromkeys(metric._states) | values, count.result)
     return results
@@ -101,22 +102,26 @@ def _run(parts: Sequence[Large | History]) -> None:
 
 def _tell(parts: Sequence[Part], device: torch.device) -> None:
     """Exchange the message."""
-    head = torch.tensor([word for part in parts for word in part.write()])
-    sizes = [part.room for part in parts]
-    message = torch.cat([head, head.new_zeros(sum(sizes))])
-    rooms = message[len(head) :].split_with_sizes(sizes)
-    for part, room in zip(parts, rooms, strict=True):
-        part.fill(room)
+    words = [word for part in parts for word in part.write()]
+    message = torch.zeros(len(words) + sum(part.room for part in parts), dtype=torch.int64)
+    message[: len(words)] = torch.frombuffer(array("q", words), dtype=torch.int64)
+    end = len(words)
+    for part in parts:
+        if part.room:
+            part.fill(message, end)
+            end += part.room
     message = message.to(device)
-    shapes = [message.shape] * idist.get_world_size()
-    table = torch.stack(idist.all_gather_tensors_with_shapes(message, shapes)).cpu()
-    heads: list[list[int]] = table[:, : len(head)].tolist()
-    rooms = table[:, len(head) :].split_with_sizes(sizes, dim=1)
-    end = 0
-    for part, room in zip(parts, rooms, strict=True):
-        begin, end = end, end + part.head
-        part.read([row[begin:end] for row in heads])
-        part.take(room)
+    everyone = message.new_empty(idist.get_world_size() * end)
+    dist.all_gather_into_tensor(everyone, message)
+    table = everyone.view(-1, end).cpu()
+    heads: list[list[int]] = table[:, : len(words)].tolist()
+    begin, end = 0, len(words)
+    for part in parts:
+        part.read([row[begin : begin + part.head] for row in heads])
+        begin += part.head
+        if part.room:
+            part.take(table, end)
+            end += part.room
 
 
 def _reduce(parts: Sequence[Large], device: torch.device) -> None:
@@ -147,11 +152,15 @@ def _gather(parts: Sequence[History], device: torch.device) -> None:
         part.unpack(of_ranks)
 
 
-def _home(metric: Metric) -> torch.device | None:
-    """Where the metric's own values live; None if it has none."""
-    if metric._device is not None:
-        return metric._device
-    return next((tensor.device for tensor in _tensors(metric._store.local.values.values())), None)
+def _at_home(metric: Metric, value: Value) -> Value:
+    """Return what came from the ranks where the metric's own values live, if it has some."""
+    if not isinstance(value, Tensor | list):
+        return value
+    home = metric._device
+    if home is None:
+        tensors = _tensors(metric._store.local.values.values())
+        home = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    return value.to(home) if isinstance(value, Tensor) else [rows.to(home) for rows in value]
 
 
 def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
@@ -160,11 +169,3 @@ def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list):
             yield from value
-
-
-def _at(device: torch.device | None, value: Value) -> Value:
-    if device is None:
-        return value
-    if isinstance(value, list):
-        return [rows.to(device) for rows in value]
-    return value.to(device) if isinstance(value, Tensor) else value
