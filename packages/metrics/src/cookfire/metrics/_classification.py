@@ -64,21 +64,24 @@ def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> 
     Raises:
         ValueError: the shapes fit no task.
     """
-    shapes = f"got y_pred {tuple(y_pred.shape)} and y {tuple(y.shape)}"
-    if y_pred.ndim == 0 or y.ndim == 0:
+    of_pred, of_y = y_pred.shape, y.shape
+    if of_pred and of_y:
+        if is_multilabel:
+            if of_pred == of_y and len(of_y) > 1 and of_y[1] > 1:
+                return Task.MULTILABEL, of_y[1]
+        elif of_pred == of_y:
+            return Task.BINARY, 1
+        elif len(of_pred) == len(of_y) + 1 and (of_pred[0], *of_pred[2:]) == of_y:
+            classes = of_pred[1]
+            return (Task.BINARY, 1) if classes == 1 else (Task.MULTICLASS, classes)
+    shapes = f"got y_pred {tuple(of_pred)} and y {tuple(of_y)}"
+    if not of_pred or not of_y:
         raise ValueError(f"{owner}: {shapes}: both need a batch dimension")
     if is_multilabel:
-        if y_pred.shape == y.shape and y.ndim > 1 and y.shape[1] > 1:
-            return Task.MULTILABEL, y.shape[1]
         raise ValueError(
             f"{owner}(is_multilabel=True): {shapes}: expected equal shapes (batch, labels, ...) "
             "with more than one label"
         )
-    if y_pred.shape == y.shape:
-        return Task.BINARY, 1
-    if y_pred.ndim == y.ndim + 1 and (y_pred.shape[0], *y_pred.shape[2:]) == y.shape:
-        classes = y_pred.shape[1]
-        return (Task.BINARY, 1) if classes == 1 else (Task.MULTICLASS, classes)
     raise ValueError(
         f"{owner}: {shapes}: expected scores (batch, classes, ...) with class indices "
         "(batch, ...), or two equal shapes of zeros and ones; reshape them by output_transform"
