@@ -164,7 +164,7 @@ class ClassCounts(Classification):
         """Return how many examples are right: a number, or a tensor not to wait."""
         matrix, right = self._matrix(), self._as_number("correct")
         if matrix is not None:
-            return right + self._exact(matrix[:-1].diagonal().sum())
+            return right + self._exact(matrix[:-1].trace())
         if self._values()["rows"] is not None and self._kind != Task.MULTILABEL:
             return right + self._exact(self.rows[0, :-1].sum())
         return right
@@ -186,8 +186,9 @@ class ClassCounts(Classification):
                 derived["per class"] = found.double().unbind()
             else:
                 number = 2 if self._kind == Task.BINARY else matrix.shape[1]
-                sums = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
-                derived["per class"] = [of_class[:number].double() for of_class in sums]
+                exact = matrix.double()
+                sums = exact.diagonal(), exact.sum(0), exact.sum(1)
+                derived["per class"] = [of_class.narrow(0, 0, number) for of_class in sums]
         hits, predicted, actual = derived["per class"]
         return hits, predicted, actual
 
