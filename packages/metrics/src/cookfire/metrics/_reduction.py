@@ -77,8 +77,8 @@ def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     results: dict[Store, Values] = {}
     for metric, count, of_metric in zip(metrics, updates, parts, strict=True):
         values = {name: _at_home(metric, part.result) for name, part in of_metric.items()}
-        assert isinstance(count.result, int)
-        results[metric._store] = Values(dict.fromkeys(metric._states) | values, count.result)
+        assert isinstance(count.result, int | Tensor)
+        results[metric._store] = Values(dict.fromkeys(metric._states) | values, int(count.result))
     return results
 
 
