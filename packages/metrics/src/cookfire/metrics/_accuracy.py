@@ -56,7 +56,7 @@ class Accuracy(ClassCounts):
             NotComputableError: there was no example.
         """
         self._require("count")
-        share: Tensor = self._count_right().double() / self._values()["count"]
+        share: float | Tensor = self._count_right() / self._as_number("count")
         return share
 
 
@@ -105,7 +105,7 @@ class TopKCategoricalAccuracy(Metric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Count a batch's examples whose class is among the best."""
         scores, y = output
-        task, _ = find_task(type(self).__name__, scores, y, is_multilabel=False)
+        task, classes = find_task(type(self).__name__, scores, y, is_multilabel=False)
         if task != Task.MULTICLASS:
             raise ValueError(
                 f"TopKCategoricalAccuracy needs scores (batch, classes, ...) of several classes, "
@@ -117,11 +117,11 @@ class TopKCategoricalAccuracy(Metric):
         if kept is not None:
             target, seen = target.where(kept, 0), kept.sum()
         scores = scores.detach()
-        score = scores.gather(1, target.unsqueeze(1))
-        # Without sorting: a target's rank is how many scores reach its own, itself included.
+        of_target = scores.gather(1, target.unsqueeze(1))
+        # Without sorting: how many scores a target's own surpasses; one that is nan, none.
         # Comparing into floats is several times faster than into bools, and exact up to 2^24.
-        rank = torch.ge(scores, score, out=scores.new_empty(scores.shape, dtype=torch.float)).sum(1)
-        right = (rank > 0) & (rank <= self._k)  # nothing reaches what is not a number
+        worse = torch.lt(scores, of_target, out=torch.empty_like(scores, dtype=torch.float)).sum(1)
+        right = worse >= classes - self._k
         right = right if kept is None else right & kept
         self.accumulate(correct=torch.count_nonzero(right), count=seen)
 
@@ -131,5 +131,4 @@ class TopKCategoricalAccuracy(Metric):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.correct.double() / self.count
+        return self._mean("correct", "count")

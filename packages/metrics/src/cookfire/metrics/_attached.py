@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +14,6 @@ from cookfire.metrics._saving import load_metrics, save_metrics
 from cookfire.metrics._state import Store
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics.metric import Metric
-
-_NOTHING = nullcontext()
 
 
 class _Entry(NamedTuple):
@@ -105,8 +102,8 @@ class AttachedMetrics:
                     engine.epoch_iteration,
                     ", ".join(entry.name for entry in self._entries),
                 )
-        for leaf in self._leaves:
-            for metric in leaf._family():
+        for entry in self._entries:
+            for metric in entry.family:
                 metric._store.restored = False
         for leaf in self._leaves:
             if leaf not in kept:
@@ -116,16 +113,20 @@ class AttachedMetrics:
     def iteration_completed(self, engine: Engine) -> None:
         """Update."""
         try:
-            if self._updates:
-                output = engine.state.output
-                with torch.no_grad() if torch.is_grad_enabled() else _NOTHING:
-                    for update in self._updates:
-                        update(output)
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    self._update(engine.state.output)
+            else:
+                self._update(engine.state.output)
             for handler in self._handlers:
                 handler(engine)
             self._updated_at = engine.state.iteration
         finally:
             self._scratch.clear()
+
+    def _update(self, output: Any) -> None:
+        for update in self._updates:
+            update(output)
 
     def completed(self, engine: Engine) -> None:
         """Compute; lazy ones show what this rank has."""

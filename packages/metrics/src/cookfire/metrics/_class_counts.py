@@ -160,14 +160,14 @@ class ClassCounts(Classification):
 
     # What formulas read
 
-    def _count_right(self) -> Tensor:
-        """Return how many examples are right."""
-        matrix, rows = self._matrix(), self._values()["rows"]
+    def _count_right(self) -> Any:
+        """Return how many examples are right: a number, or a tensor not to wait."""
+        matrix, right = self._matrix(), self._as_number("correct")
         if matrix is not None:
-            return self.correct + matrix[:-1].diagonal().sum()
-        if rows is not None and self._kind != Task.MULTILABEL:
-            return self.correct + self.rows[0, :-1].sum()
-        return self.correct
+            return right + self._exact(matrix[:-1].trace())
+        if self._values()["rows"] is not None and self._kind != Task.MULTILABEL:
+            return right + self._exact(self.rows[0, :-1].sum())
+        return right
 
     def _matrix(self) -> Tensor | None:
         """Return the confusion matrix as it is counted, None if it is not."""
@@ -179,15 +179,16 @@ class ClassCounts(Classification):
         """Return true positives, predictions and targets of each class or label, in float64."""
         derived = self._derived()
         if "per class" not in derived:
-            matrix, found = self._matrix(), self.rows
+            matrix = self._matrix()
             if matrix is None:
-                found = found[:3] if self._kind == Task.MULTILABEL else found[:, :-1]
+                rows = self.rows
+                found = rows[:3] if self._kind == Task.MULTILABEL else rows[:, :-1]
+                derived["per class"] = found.double().unbind()
             else:
                 number = 2 if self._kind == Task.BINARY else matrix.shape[1]
-                inner = matrix[:number, :number]
-                sums = matrix[:, :number].sum(0), matrix[:number].sum(1)
-                found = torch.stack([inner.diagonal(), *sums])
-            derived["per class"] = found.double().unbind()
+                exact = matrix.double()
+                sums = exact.diagonal(), exact.sum(0), exact.sum(1)
+                derived["per class"] = [of_class.narrow(0, 0, number) for of_class in sums]
         hits, predicted, actual = derived["per class"]
         return hits, predicted, actual
 

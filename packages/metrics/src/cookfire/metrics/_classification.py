@@ -26,9 +26,9 @@ and reported by ``compute``, or by ``update`` with ``check=True``, which waits f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,27 +50,38 @@ class Task(IntEnum):
     MULTILABEL = 3
 
 
+class _Seen(NamedTuple):
+    """The input of the last update."""
+
+    y_pred: torch.Size
+    y: torch.Size
+    task: tuple[Task, int]
+
+
 def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> tuple[Task, int]:
     """Return the task, and the number of classes or labels (1 for binary), by shapes alone.
 
     Raises:
         ValueError: the shapes fit no task.
     """
-    shapes = f"got y_pred {tuple(y_pred.shape)} and y {tuple(y.shape)}"
-    if y_pred.ndim == 0 or y.ndim == 0:
+    of_pred, of_y = y_pred.shape, y.shape
+    if of_pred and of_y:
+        if is_multilabel:
+            if of_pred == of_y and len(of_y) > 1 and of_y[1] > 1:
+                return Task.MULTILABEL, of_y[1]
+        elif of_pred == of_y:
+            return Task.BINARY, 1
+        elif len(of_pred) == len(of_y) + 1 and (of_pred[0], *of_pred[2:]) == of_y:
+            classes = of_pred[1]
+            return (Task.BINARY, 1) if classes == 1 else (Task.MULTICLASS, classes)
+    shapes = f"got y_pred {tuple(of_pred)} and y {tuple(of_y)}"
+    if not of_pred or not of_y:
         raise ValueError(f"{owner}: {shapes}: both need a batch dimension")
     if is_multilabel:
-        if y_pred.shape == y.shape and y.ndim > 1 and y.shape[1] > 1:
-            return Task.MULTILABEL, y.shape[1]
         raise ValueError(
             f"{owner}(is_multilabel=True): {shapes}: expected equal shapes (batch, labels, ...) "
             "with more than one label"
         )
-    if y_pred.shape == y.shape:
-        return Task.BINARY, 1
-    if y_pred.ndim == y.ndim + 1 and (y_pred.shape[0], *y_pred.shape[2:]) == y.shape:
-        classes = y_pred.shape[1]
-        return (Task.BINARY, 1) if classes == 1 else (Task.MULTICLASS, classes)
     raise ValueError(
         f"{owner}: {shapes}: expected scores (batch, classes, ...) with class indices "
         "(batch, ...), or two equal shapes of zeros and ones; reshape them by output_transform"
@@ -131,31 +142,30 @@ class Classification(Metric):
         self._is_multilabel = is_multilabel
         self._check = check
         self._ignore_index = ignore_index
-        self._seen: tuple[Hashable, ...] = ()
-        self._task: tuple[Task, int] | None = None
+        self._seen: _Seen | None = None
         super().__init__(output_transform, device, skip_unrolling)
 
     def reset(self) -> None:
         """Forget everything, the task included."""
         super().reset()
-        self._seen, self._task = (), None
+        self._seen = None
 
     def _find_task(self, y_pred: Tensor, y: Tensor) -> tuple[Task, int]:
         """Return task and classes, which must not change between updates."""
-        seen = (y_pred.shape, y.shape)
-        if seen != self._seen or self._task is None:
+        seen = self._seen
+        if seen is None or seen.y_pred != y_pred.shape or seen.y != y.shape:
             owner = type(self).__name__
             task = find_task(owner, y_pred, y, is_multilabel=self._is_multilabel)
-            if self._task is not None and task != self._task:
+            if seen is not None and task != seen.task:
                 raise ValueError(
-                    f"{owner}: the input was {_tell(*self._task)}, now it is {_tell(*task)}: "
+                    f"{owner}: the input was {_tell(*seen.task)}, now it is {_tell(*task)}: "
                     "use one metric for each, or reset() in between"
                 )
             self._check_shapes(y_pred, y, *task)
-            self._seen, self._task = seen, task
+            seen = self._seen = _Seen(y_pred.shape, y.shape, task)
         if self._check:
-            self._check_values(y_pred, y, *self._task)
-        return self._task
+            self._check_values(y_pred, y, *seen.task)
+        return seen.task
 
     def _find_kept(self, y: Tensor) -> Tensor | None:
         """Return which elements of ``y`` count; None: all."""

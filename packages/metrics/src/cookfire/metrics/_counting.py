@@ -6,6 +6,8 @@ own, which is cut off: leaving them out before would need to know how many they 
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -20,15 +22,18 @@ def count_pairs(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = N
         kept: which count.
     """
     bins = (classes + 1) * classes
+    if y.ndim > 1:
+        y_pred, y = y_pred.flatten(), y.flatten()
     if kept is None and counts_at_once(y):
-        # Nearly always no target is negative, and bincount says if one is.
+        # Rows are looked up: unlike a product that says if a target has none, which is rare.
         target = y if y.dtype is torch.int64 else y.long()
-        pairs = torch.add(y_pred, target.clamp(-1, classes), alpha=classes)
         try:
-            return torch.bincount(pairs if pairs.ndim == 1 else pairs.flatten(), minlength=bins)
-        except RuntimeError:
+            pairs = _first_of_rows(classes).index_select(0, target)
+        except IndexError:
             pass
-    pairs = torch.add(y_pred.flatten(), _last_if_negative(y, classes), alpha=classes)
+        else:
+            return torch.bincount(pairs.add_(y_pred), minlength=bins)
+    pairs = torch.add(y_pred, _last_if_negative(y, classes), alpha=classes)
     return _count_kept(pairs, bins, kept)
 
 
@@ -67,6 +72,13 @@ def count(indices: Tensor, bins: int) -> Tensor:
 def counts_at_once(tensor: Tensor) -> bool:
     """Tell whether bincount need not wait for the largest index, to know its result's length."""
     return tensor.is_cpu
+
+
+@functools.lru_cache
+def _first_of_rows(classes: int) -> Tensor:
+    """Return where the row of each target begins, at least of those that fit a byte."""
+    targets = torch.arange(max(256, classes + 1), device="cpu")
+    return targets.clamp_(max=classes) * classes
 
 
 def _count_kept(indices: Tensor, bins: int, kept: Tensor | None) -> Tensor:

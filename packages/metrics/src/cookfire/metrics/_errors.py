@@ -79,8 +79,7 @@ class MeanAbsoluteError(Errors):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.absolute / self.count
+        return self._mean("absolute", "count")
 
 
 class MeanSquaredError(Errors):
@@ -104,8 +103,7 @@ class MeanSquaredError(Errors):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.squared / self.count
+        return self._mean("squared", "count")
 
 
 class RootMeanSquaredError(MeanSquaredError):

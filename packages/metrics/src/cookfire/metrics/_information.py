@@ -67,8 +67,7 @@ class Entropy(_Distributions):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.total / self.count
+        return self._mean("total", "count")
 
 
 class MutualInformation(Entropy):

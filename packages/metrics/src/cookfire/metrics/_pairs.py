@@ -127,8 +127,7 @@ class SumOverPairs(PairMetric):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.total / self.count
+        return self._mean("total", "count")
 
     @abstractmethod
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class RankedHistory(Metric):
         y_pred, y = output
         is_multilabel = self._is_multilabel
         if is_multilabel is None:
-            is_multilabel = y_pred.shape == y.shape and y.ndim > 1 and y.shape[1] > 1
+            is_multilabel = y.ndim > 1 and y_pred.shape == y.shape and y.shape[1] > 1
         task, classes = find_task(type(self).__name__, y_pred, y, is_multilabel=is_multilabel)
         if task == Task.BINARY:
             scores, targets = y_pred.flatten(), y.flatten()
@@ -115,9 +115,10 @@ class RankedHistory(Metric):
             targets = y.flatten()
             if task == Task.MULTILABEL:
                 targets = y.movedim(1, -1).reshape(-1, classes)
+        values: dict[str, Tensor | float] = {"scores": scores, "targets": targets}
         if self._store.local.values["task"] is None:
-            self.accumulate(task=int(task))
-        self.accumulate(scores=scores, targets=targets)
+            values["task"] = int(task)
+        self._merge(values)
 
     def _rank_binary(self) -> Ranked:
         if self.task != Task.BINARY:

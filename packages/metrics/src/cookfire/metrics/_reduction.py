@@ -10,14 +10,16 @@ Nothing is written into the metrics: the values come back in fresh tensors.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 import cookfire.distributed as idist
-from cookfire.metrics._parts import Bucket, History, Large, Small, Told, make_part
+from cookfire.metrics._parts import Bucket, History, Large, Part, Small, Told, make_part
 from cookfire.metrics._state import MetricState, Store, Value, Values
 
 if TYPE_CHECKING:
@@ -44,9 +46,12 @@ class Combined:
         self._alone = alone
 
     def __enter__(self) -> None:
-        values = combine(list(self._metrics.values()), alone=self._alone)
-        for store, reduced in zip(self._metrics, values, strict=True):
-            store.reduced = reduced
+        found: dict[Store, Values] = {}
+        if not self._alone and idist.get_world_size() > 1:
+            found = _exchange([metric for metric in self._metrics.values() if metric._states])
+        for store in self._metrics:
+            local = store.local
+            store.reduced = found.get(store) or Values(dict(local.values), local.updates)
             store.alone = self._alone
 
     def __exit__(self, *error: object) -> None:
@@ -55,37 +60,25 @@ class Combined:
             store.alone = False
 
 
-def combine(metrics: Sequence[Metric], *, alone: bool = False) -> list[Values]:
+def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     """Return the values of each metric's states over all ranks, in fresh tensors.
 
     Raises:
         ValueError: the ranks hold shapes or dtypes that can't be combined; raised on all of them.
     """
-    found: dict[Store, Values] = {}
-    if not alone and idist.get_world_size() > 1:
-        found = _exchange([metric for metric in metrics if metric._states])
-    return [
-        found.get(store) or Values(dict(store.local.values), store.local.updates)
-        for store in (metric._store for metric in metrics)
-    ]
-
-
-def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
     if not metrics:
         return {}
-    counts = torch.tensor([metric._store.local.updates for metric in metrics])
-    updates = Small("", _UPDATES, counts, known=True)
-    parts = {
-        metric: {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
+    updates = [Small(metric, _UPDATES, metric._store.local.updates, ()) for metric in metrics]
+    parts = [
+        {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
         for metric in metrics
-    }
-    _run([updates, *(part for found in parts.values() for part in found.values())])
-    assert isinstance(updates.result, Tensor)
+    ]
+    _run([*updates, *(part for of_metric in parts for part in of_metric.values())])
     results: dict[Store, Values] = {}
-    for (metric, found), count in zip(parts.items(), updates.result.tolist(), strict=True):
-        home = _home(metric)
-        values = {name: _at(home, part.result) for name, part in found.items()}
-        results[metric._store] = Values(dict.fromkeys(metric._states) | values, count)
+    for metric, count, of_metric in zip(metrics, updates, parts, strict=True):
+        values = {name: _at_home(metric, part.result) for name, part in of_metric.items()}
+        assert isinstance(count.result, int | Tensor)
+        results[metric._store] = Values(dict.fromkeys(metric._states) | values, int(count.result))
     return results
 
 
@@ -107,15 +100,28 @@ def _run(parts: Sequence[Large | History]) -> None:
     _gather([part for part in histories if any(part.rows)], device)
 
 
-def _tell(parts: Sequence[Large | History], device: torch.device) -> None:
+def _tell(parts: Sequence[Part], device: torch.device) -> None:
     """Exchange the message."""
-    words = torch.tensor([word for part in parts for word in part.write()], device=device)
-    rows = idist.all_gather_tensors_with_shapes(words, [words.shape] * idist.get_world_size())
-    table: list[list[int]] = torch.stack(rows).tolist()
-    end = 0
+    words = [word for part in parts for word in part.write()]
+    message = torch.zeros(len(words) + sum(part.room for part in parts), dtype=torch.int64)
+    message[: len(words)] = torch.frombuffer(array("q", words), dtype=torch.int64)
+    end = len(words)
     for part in parts:
-        begin, end = end, end + part.words
-        part.read([row[begin:end] for row in table])
+        if part.room:
+            part.fill(message, end)
+            end += part.room
+    message = message.to(device)
+    everyone = message.new_empty(idist.get_world_size() * end)
+    dist.all_gather_into_tensor(everyone, message)
+    table = everyone.view(-1, end).cpu()
+    heads: list[list[int]] = table[:, : len(words)].tolist()
+    begin, end = 0, len(words)
+    for part in parts:
+        part.read([row[begin : begin + part.head] for row in heads])
+        begin += part.head
+        if part.room:
+            part.take(table, end)
+            end += part.room
 
 
 def _reduce(parts: Sequence[Large], device: torch.device) -> None:
@@ -124,12 +130,13 @@ def _reduce(parts: Sequence[Large], device: torch.device) -> None:
     for part in parts:
         buckets.setdefault(part.bucket, []).append(part)
     for (operation, dtype), bucket in buckets.items():
-        flat = torch.cat([part.value.reshape(-1).to(device, dtype) for part in bucket])
+        tensors = [part.tensor for part in bucket]
+        flat = torch.cat([tensor.reshape(-1).to(device, dtype) for tensor in tensors])
         pieces = idist.all_reduce(flat, operation).split_with_sizes(
-            [part.value.numel() for part in bucket]
+            [tensor.numel() for tensor in tensors]
         )
-        for part, piece in zip(bucket, pieces, strict=True):
-            part.settle(piece.reshape(part.value.shape))
+        for part, tensor, piece in zip(bucket, tensors, pieces, strict=True):
+            part.settle(piece.reshape(tensor.shape))
 
 
 def _gather(parts: Sequence[History], device: torch.device) -> None:
@@ -145,11 +152,15 @@ def _gather(parts: Sequence[History], device: torch.device) -> None:
         part.unpack(of_ranks)
 
 
-def _home(metric: Metric) -> torch.device | None:
-    """Where the metric's own values live; None if it has none."""
-    if metric._device is not None:
-        return metric._device
-    return next((tensor.device for tensor in _tensors(metric._store.local.values.values())), None)
+def _at_home(metric: Metric, value: Value) -> Value:
+    """Return what came from the ranks where the metric's own values live, if it has some."""
+    if not isinstance(value, Tensor | list):
+        return value
+    home = metric._device
+    if home is None:
+        tensors = _tensors(metric._store.local.values.values())
+        home = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    return value.to(home) if isinstance(value, Tensor) else [rows.to(home) for rows in value]
 
 
 def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
@@ -158,11 +169,3 @@ def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list):
             yield from value
-
-
-def _at(device: torch.device | None, value: Value) -> Value:
-    if device is None:
-        return value
-    if isinstance(value, list):
-        return [rows.to(device) for rows in value]
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -277,11 +277,16 @@ class MetricState:
         return self.reduction(torch.stack([left.to(right.device), right]))
 
     def _append(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
-        value = self._adopt(torch.as_tensor(new), metric)
-        assert isinstance(value, Tensor)
-        if isinstance(new, Tensor) and value.data_ptr() == new.data_ptr():
-            value = value.clone()  # a model may write its next output where this one is
-        rows = value.reshape(1) if value.ndim == 0 else value
+        tensor = (new if isinstance(new, Tensor) else torch.as_tensor(new)).detach()
+        # Always a copy: a model may write its next output where this one is.
+        device = metric._device
+        rows = tensor.clone() if device is None else tensor.to(device, copy=True)
+        if self.dtype is not None:
+            adopted = self._adopt(rows, metric)
+            assert isinstance(adopted, Tensor)
+            rows = adopted
+        if rows.ndim == 0:
+            rows = rows.reshape(1)
         if old is None:
             return [rows]
         assert isinstance(old, list)
@@ -291,7 +296,7 @@ class MetricState:
                 f"{self._of(metric)} holds rows of {first.dtype} and shape "
                 f"{tuple(first.shape[1:])}, got {rows.dtype} and {tuple(rows.shape[1:])}"
             )
-        old.append(rows.to(first.device))
+        old.append(rows if rows.device == first.device else rows.to(first.device))
         return old
 
     def _refuse(self, _old: Value, _new: Tensor | float, metric: Metric) -> Value:

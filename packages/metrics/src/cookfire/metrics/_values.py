@@ -17,6 +17,8 @@ def same(output: Any) -> Any:
 
 def to_plain(value: Any) -> Any:
     """Return Python numbers for scalars, and tensors on the CPU, also within containers."""
+    if type(value) in (int, float):
+        return value
     if isinstance(value, Tensor):
         value = value.detach()
         return value.item() if value.ndim == 0 else value.cpu()

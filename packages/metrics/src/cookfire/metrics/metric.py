@@ -51,8 +51,6 @@ __all__ = [
 ]
 
 ResultMode = Literal["flatten", "named", "both"]
-_PLAIN = {bool, int, float, str, type(None), Store, Tensor, frozenset}
-"""What attributes mostly are, which is no metric nor holds one."""
 _RESULT_MODES = ("flatten", "named", "both")
 
 
@@ -299,7 +297,8 @@ class Metric(Composable, Serializable, ABC):
         """Iterate over this metric and those that it holds."""
         yield self
         for value in vars(self).values():
-            if type(value) not in _PLAIN:
+            kind: type = type(value)
+            if _may_hold_metrics(kind):
                 for metric in _find_metrics(value):
                     yield from metric._family()
 
@@ -373,9 +372,11 @@ class Metric(Composable, Serializable, ABC):
             return function(tensor)
         # A tensor that was written into in between is another one.
         key = (what, id(tensor), -1 if tensor.is_inference() else tensor._version)
-        if key not in self._scratch:
-            self._scratch[key] = tensor, function(tensor)  # the id is valid while it is kept
-        result: Tensor = self._scratch[key][1]
+        found = self._scratch.get(key)
+        if found is None:
+            # The id is valid while the tensor is kept.
+            found = self._scratch[key] = tensor, function(tensor)
+        result: Tensor = found[1]
         return result
 
     def _transform(self, output: Any) -> Any:
@@ -435,6 +436,30 @@ class Metric(Composable, Serializable, ABC):
                 f"{type(self).__name__} can't be computed before it saw at least one example"
             )
 
+    def _as_number(self, name: str) -> Any:
+        """Return a state without dimensions, exactly: a Python number, or a tensor not to wait."""
+        store = self._store
+        if store.alone:
+            return getattr(self, name).double()
+        value = (store.reduced or store.local).values[name]
+        if type(value) in (int, float):
+            return value
+        return (value if isinstance(value, Tensor) else getattr(self, name)).item()
+
+    def _exact(self, tensor: Tensor) -> Any:
+        """Return the same of a tensor without dimensions."""
+        return tensor.double() if self._store.alone else tensor.item()
+
+    def _mean(self, total: str, count: str) -> float | Tensor:
+        """Return the quotient of two states without dimensions.
+
+        Raises:
+            NotComputableError: the count is zero.
+        """
+        self._require(count)
+        mean: float | Tensor = self._as_number(total) / self._as_number(count)
+        return mean
+
     def _check_input(self) -> None:
         """Raise for wrong values that updates came across; they could not without waiting."""
 
@@ -456,28 +481,35 @@ def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
     def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
         if self._computing:  # called by a subclass's formula
             return formula(self, *args, **kwargs)
-        # What is combined already is so with all of its family.
-        with Combined(self._family() if self._store.reduced is None else ()):
-            self._computing = True
-            try:
-                self._check_computable()
-                self._check_input()
-                return self._finish(formula(self, *args, **kwargs))
-            finally:
-                self._computing = False
+        if self._store.reduced is None:
+            with Combined(self._family()):
+                return compute(self, *args, **kwargs)
+        self._computing = True
+        try:
+            self._check_computable()
+            self._check_input()
+            return self._finish(formula(self, *args, **kwargs))
+        finally:
+            self._computing = False
 
     return compute
 
 
+@functools.lru_cache
+def _may_hold_metrics(kind: type) -> bool:
+    """Tell whether values of a type, as most attributes are not, may be or hold metrics."""
+    return kind in (list, tuple, dict) or issubclass(kind, Metric)
+
+
 def _find_metrics(value: Any) -> Iterator[Metric]:
-    kind = type(value)
-    if kind in (list, tuple):
-        for item in value:
-            yield from _find_metrics(item)
-    elif kind is dict:
-        yield from _find_metrics(list(value.values()))
-    elif Composable in kind.__mro__ and isinstance(value, Metric):  # the latter takes longer
+    kind: type = type(value)
+    if not _may_hold_metrics(kind):
+        return
+    if isinstance(value, Metric):
         yield value
+    else:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _find_metrics(item)
 
 
 def _replace_metrics(value: Any, replace: Callable[[Metric], Metric]) -> Any:
