@@ -192,6 +192,7 @@ class AttachedMetrics:
                 part.reset()
         for part in used._family():
             part._attachment = weakref.ref(self)
+        used._scratch = self._scratch
         self._copies[metric] = used
         return used
 
@@ -233,10 +234,6 @@ class AttachedMetrics:
                 self._updates.append(leaf._take)
             else:
                 self._handlers.append(leaf.iteration_completed)
-        # One alone has nobody to share with.
-        scratch = self._scratch if len(self._updates) + len(self._handlers) > 1 else None
-        for leaf in self._leaves:
-            leaf._scratch = scratch
         lazy = [entry.used._is_lazy(self.usage) for entry in self._entries]
         self._lazy = [entry for entry, late in zip(self._entries, lazy, strict=True) if late]
         self._eager = [entry for entry, late in zip(self._entries, lazy, strict=True) if not late]
