@@ -10,9 +10,10 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from cookfire.metrics._in_an_engine import ResultMode
 from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same, to_plain
-from cookfire.metrics.metric import Metric, ResultMode
+from cookfire.metrics.metric import Metric
 
 
 class MetricLike(Protocol):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cookfire.metrics._in_an_engine import ResultMode
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics._values import to_plain
-from cookfire.metrics.metric import Metric, ResultMode
+from cookfire.metrics.metric import Metric
 
 
 class MetricsLambda(Metric):
