@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from cookfire.metrics._composition import Composable
 
 if TYPE_CHECKING:
+    from cookfire.metrics._state import Store
     from cookfire.metrics.metric import Metric
 
 
@@ -39,3 +40,13 @@ def replace_metrics(value: Any, replace: Callable[[Metric], Metric]) -> Any:
     if type(value) is dict:
         return {key: replace_metrics(item, replace) for key, item in value.items()}
     return value
+
+
+def update_each(metrics: Iterable[Metric], output: Any) -> None:
+    """Update each by its own ``output_transform``; of several that share a store, one."""
+    first: dict[Store, Metric] = {}
+    for metric in metrics:
+        metric._leave_others()  # those of an engine
+        first.setdefault(metric._store, metric)
+    for metric in first.values():
+        metric.update(metric._transform(output))

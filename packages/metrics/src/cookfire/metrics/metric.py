@@ -50,6 +50,8 @@ __all__ = [
 ]
 
 _RESULT_MODES = ("flatten", "named", "both")
+_TAKING_IN = ("update", "accumulate", "iteration_completed")
+"""What a subclass may override, so that its updates are no others'."""
 
 
 class Metric(Composable, Attachable, Serializable, ABC):
@@ -142,6 +144,8 @@ class Metric(Composable, Attachable, Serializable, ABC):
         self._skip_unrolling = skip_unrolling
         self._metrics_result_mode = metrics_result_mode
         self._store = Store.of(self._states, self._wanted)
+        self._shared: Store | None = None
+        """The store of it and others of an engine; its own is another one if it left them."""
         self._computing = False
         self._attachment: weakref.ref[AttachedMetrics] | None = None
         self._scratch: dict[Hashable, Any] | None = None
@@ -151,8 +155,9 @@ class Metric(Composable, Attachable, Serializable, ABC):
 
     def reset(self) -> None:
         """Forget everything; called when an epoch starts."""
+        self._leave_others()
         self._store.clear()
-        if self._attachment is None:
+        if self._shared is None:
             self._store.wanted = self._wanted  # not what it was shared for before
 
     @abstractmethod
@@ -180,6 +185,8 @@ class Metric(Composable, Attachable, Serializable, ABC):
         self._merge(values)
 
     def _merge(self, values: dict[str, Tensor | float]) -> None:
+        if self._store is self._shared:
+            self._leave_others()
         held, states = self._store.local, self._states
         merged: dict[str, Value] = {}
         try:
@@ -221,10 +228,16 @@ class Metric(Composable, Attachable, Serializable, ABC):
             ValueError: it was saved by another kind of metric; or by another number of ranks, of
                 a metric with plain attributes.
         """
-        load_metrics(list(dict.fromkeys(self._family())), state_dict)
+        family = list(dict.fromkeys(self._family()))
+        for metric in family:
+            metric._leave_others()
+        load_metrics(family, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_attachment": None, "_scratch": None}
+        state = vars(self) | {"_attachment": None, "_scratch": None, "_shared": None}
+        if self._shared is not None:
+            state["_store"] = self._store.copy()
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -263,6 +276,18 @@ class Metric(Composable, Attachable, Serializable, ABC):
     def _set_attributes(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes)
 
+    def _leave_others(self) -> None:
+        """Go on with a store of its own, if others of an engine have the same one.
+
+        Whatever is done to one of them by itself is not to be seen in the others.
+        """
+        if self._store is not self._shared:
+            return
+        self._store = self._store.copy()
+        attached = None if self._attachment is None else self._attachment()
+        if attached is not None:
+            attached.arrange_updates()
+
     def _sharing_key(self) -> Hashable:
         """Return what ``update`` depends on: metrics with equal keys share one state.
 
@@ -272,7 +297,8 @@ class Metric(Composable, Attachable, Serializable, ABC):
 
     def _share_updates_of(self, owner: type[Any], *settings: Hashable) -> Hashable:
         """Return the key under which metrics with ``owner``'s update and settings share a state."""
-        if type(self).update is not owner.update:
+        own = type(self)
+        if any(getattr(own, name) is not getattr(owner, name) for name in _TAKING_IN):
             return None
         return (
             owner,
