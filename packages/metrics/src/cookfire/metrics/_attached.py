@@ -68,7 +68,16 @@ class AttachedMetrics:
         return any(entry.given is metric for entry in self._entries)
 
     def add(self, metric: Metric, name: str) -> None:
-        """Have a metric computed under a name."""
+        """Have a metric computed under a name.
+
+        Raises:
+            ValueError: another metric has that name.
+        """
+        if any(entry.name == name and entry.given is not metric for entry in self._entries):
+            raise ValueError(
+                f"a metric is attached as {name!r} already: detach that one, or attach this "
+                f"{type(metric).__name__} under another name"
+            )
         used = self._adopt(metric)
         self._entries.append(_Entry(name, metric, used, list(used._family())))
         self._arrange()

@@ -52,7 +52,8 @@ class Attachable(ABC):
             usage: when it is reset, updated and computed; or the name of such a usage.
 
         Raises:
-            ValueError, TypeError: no such usage.
+            ValueError: another metric is attached under that name with that usage; no such usage.
+            TypeError: no usage at all.
         """
         from cookfire.metrics._attached import attached_metrics
 

@@ -123,6 +123,10 @@ def _share(state: MetricState, saved: Sequence[Value], metric: Metric) -> Value:
         rows = [row for value in known for row in (value if isinstance(value, list) else [])]
         part = torch.cat(rows).tensor_split(world)[rank] if rows else None
         return None if part is None or not len(part) else [part]
+    if state.reduction == "same":
+        for value in known:
+            state.merge(known[0], state.to_tensor(value, metric), metric)
+        return known[0] if known else None
     if state.reduction == "mean":
         tensors = [state.to_tensor(value, metric) for value in known]
         return torch.stack(tensors).mean(0) if tensors else None

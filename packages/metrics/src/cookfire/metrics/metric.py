@@ -338,7 +338,7 @@ class Metric(Composable, Attachable, Serializable, ABC):
                 f"{type(self).__name__} can't be computed before it saw at least one example"
             )
 
-    def _require(self, name: str) -> None:
+    def _require(self, name: str, what: str = "at least one example") -> None:
         """Raise NotComputableError if this count over all ranks is zero, or this history empty.
 
         A count of Python numbers, as sizes are, is known without waiting for the device.
@@ -348,7 +348,7 @@ class Metric(Composable, Attachable, Serializable, ABC):
             count = sum(map(len, count))
         if count is None or count == 0:
             raise NotComputableError(
-                f"{type(self).__name__} can't be computed before it saw at least one example"
+                f"{type(self).__name__} can't be computed before it saw {what}"
             )
 
     def _as_number(self, name: str) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from cookfire.metrics._values import need_tensors
+
 
 def sort_ks(top_k: Sequence[int] | int) -> list[int]:
     """Return ``top_k`` as a sorted list.
@@ -21,6 +23,7 @@ def sort_ks(top_k: Sequence[int] | int) -> list[int]:
 
 def check_shapes(owner: str, y_pred: Tensor, y: Tensor) -> None:
     """Raise ValueError unless both are ``(users, items)``."""
+    need_tensors(owner, y_pred, y)
     if y_pred.ndim != 2 or y_pred.shape != y.shape or not y.shape[1]:
         raise ValueError(
             f"{owner}: got y_pred {tuple(y_pred.shape)} and y {tuple(y.shape)}: expected equal "
