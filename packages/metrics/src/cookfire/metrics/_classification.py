@@ -107,7 +107,7 @@ def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> 
                 return Task.MULTILABEL, of_y[1]
         elif of_pred == of_y:
             return Task.BINARY, 1
-        elif len(of_pred) == len(of_y) + 1 and (of_pred[0], *of_pred[2:]) == of_y:
+        elif len(of_pred) > len(of_y) and (of_pred[0], *of_pred[2:]) == of_y and of_pred[1]:
             classes = of_pred[1]
             if classes > 1 and y_pred.dtype is torch.bool:
                 raise TypeError(

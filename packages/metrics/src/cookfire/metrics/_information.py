@@ -115,6 +115,7 @@ class _Divergence(_Distributions, SumOverPairs):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
         y_pred, y = output
+        need_tensors(type(self).__name__, y_pred, y)
         if y_pred.shape != y.shape:
             raise ValueError(
                 f"{type(self).__name__}: expected logits y_pred and y of one shape (batch, "

@@ -37,10 +37,12 @@ class _MeanOverBatches(Metric):
                 f"equally many samples of one dimension at least, got {tuple(x.shape)} and "
                 f"{tuple(y.shape)}: reshape them by output_transform"
             )
-        return [
+        x, y = (
             to_precise(owner, name, tensor).flatten(1)
             for name, tensor in zip(names, (x, y), strict=True)
-        ]
+        )
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        return [x.to(dtype), y.to(dtype)]
 
 
 class MaximumMeanDiscrepancy(_MeanOverBatches):

@@ -34,12 +34,9 @@ def to_precise(owner: str, name: str, tensor: Tensor) -> Tensor:
 
 def check_column(owner: str, y_pred: Tensor, y: Tensor) -> None:
     """Refuse other shapes than ``(batch,)`` and ``(batch, 1)``."""
-    try:
-        if y_pred.ndim == 1 == y.ndim:
-            return
-    except AttributeError:
-        need_tensors(owner, y_pred, y)
-        raise
+    if isinstance(y_pred, Tensor) and isinstance(y, Tensor) and y_pred.ndim == 1 == y.ndim:
+        return
+    need_tensors(owner, y_pred, y)
     for tensor in (y_pred, y):
         if tensor.ndim != 1 and (tensor.ndim != 2 or tensor.shape[1] != 1):
             raise ValueError(

@@ -203,7 +203,13 @@ class MetricState:
         if not isinstance(value, Tensor):
             if isinstance(value, int) or (isinstance(value, float) and self._is_float):
                 return int(value) if not self._is_float else float(value)
-            value = torch.as_tensor(value)
+            try:
+                value = torch.as_tensor(value)
+            except (RuntimeError, TypeError, ValueError):
+                raise TypeError(
+                    f"{self._of(metric)} takes a number or a tensor, got {type(value).__name__}: "
+                    "choose one by output_transform"
+                ) from None
         value = value.detach()
         if self.dtype is not None and not torch.can_cast(value.dtype, self.dtype):
             raise TypeError(
