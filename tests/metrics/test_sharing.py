@@ -144,7 +144,7 @@ HOWS = ["reset", "update", "load", "load what it is", "detach", "attach", "save 
         max_size=5,
     )
 )
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_whatever_is_done_to_one_metric_is_seen_in_no_other(steps):
     for values, expected in zip(play(steps, sharing=True), play(steps, sharing=False), strict=True):
         assert_same(values, expected)
