@@ -10,9 +10,10 @@ Nothing is written into the metrics: the values come back in fresh tensors.
 
 from __future__ import annotations
 
+import functools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -57,6 +58,27 @@ class Combined:
         for metric in self._metrics:
             metric._store.reduced = None
             metric._store.alone = False
+
+
+def combining(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``compute`` see the state of all ranks."""
+
+    @functools.wraps(formula)
+    def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
+        if self._computing:  # called by a subclass's formula
+            return formula(self, *args, **kwargs)
+        if self._store.reduced is None:
+            with Combined(self._family()):
+                return compute(self, *args, **kwargs)
+        self._computing = True
+        try:
+            self._check_computable()
+            self._check_input()
+            return self._finish(formula(self, *args, **kwargs))
+        finally:
+            self._computing = False
+
+    return compute
 
 
 def _exchange_groups(metrics: Sequence[Metric]) -> dict[Store, Values]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from cookfire.metrics._composition import Composable
 from cookfire.metrics._ignite_style import reinit__is_reduced, sync_all_reduce
 from cookfire.metrics._in_an_engine import Attachable, ResultMode
 from cookfire.metrics._members import find_metrics, may_hold_metrics, replace_metrics
-from cookfire.metrics._reduction import Combined
+from cookfire.metrics._reduction import Combined, combining
 from cookfire.metrics._saving import load_metrics, save_metrics
 from cookfire.metrics._state import MetricState, Store, Value
 from cookfire.metrics._usage import (
@@ -121,7 +120,7 @@ class Metric(Composable, Attachable, Serializable, ABC):
         }
         compute = vars(cls).get("compute")
         if compute is not None and not getattr(compute, "__isabstractmethod__", False):
-            cls.compute = _combining(compute)  # type: ignore[method-assign] # the same signature
+            cls.compute = combining(compute)  # type: ignore[method-assign] # the same signature
 
     def __init__(
         self,
@@ -387,24 +386,3 @@ class Metric(Composable, Attachable, Serializable, ABC):
                 return self.compute()
             finally:
                 self._computing = False
-
-
-def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a ``compute`` see the state of all ranks."""
-
-    @functools.wraps(formula)
-    def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
-        if self._computing:  # called by a subclass's formula
-            return formula(self, *args, **kwargs)
-        if self._store.reduced is None:
-            with Combined(self._family()):
-                return compute(self, *args, **kwargs)
-        self._computing = True
-        try:
-            self._check_computable()
-            self._check_input()
-            return self._finish(formula(self, *args, **kwargs))
-        finally:
-            self._computing = False
-
-    return compute
