@@ -28,6 +28,7 @@ class Errors(PairMetric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
         y_pred, y = output
+        self._leave_others()
         wanted = self._store.wanted
         if "moments" in wanted:
             check_column("R2Score", y_pred, y)

@@ -2,6 +2,7 @@
 
 - :class:`Small`: of declared shape, a few elements: within the message that all ranks exchange;
   also whatever a function reduces.
+- :class:`Agreed`: what must be the same on all ranks: within the message.
 - :class:`Told`: its shape is in the message, since a rank without data can't know it; and its
   elements too if there are few, else they follow in an ``all_reduce``.
 - :class:`Large`: more elements, of declared shape: in an ``all_reduce``.
@@ -152,6 +153,32 @@ class Small(Large):
         self.result = _combine(torch.tensor(rows, dtype=dtype), self.state, self.shape)
 
 
+class Agreed(Small):
+    """What must be the same on all ranks that have it."""
+
+    @property
+    def bucket(self) -> Bucket:
+        return ("NONE", torch.float64)  # it is compared, in the message
+
+    def read(self, heads: list[list[int]]) -> None:
+        said = {rank: head for rank, head in enumerate(heads) if head[0]}
+        if not said:
+            return
+        first = min(said)
+        for rank, head in said.items():
+            if head != said[first]:
+                one, other = (self.state.tell(self._value(of)) for of in (said[first], head))
+                raise ValueError(
+                    f"{type(self.metric).__name__} has {one} on rank {first}, but {other} on rank "
+                    f"{rank}: feed the metric alike on all ranks"
+                )
+        self.result = self._value(said[first])
+
+    def _value(self, head: list[int]) -> Value:
+        super().read([head])
+        return self.result
+
+
 class Told(Large):
     """A tensor whose shape only the ranks with data know."""
 
@@ -252,6 +279,10 @@ def make_part(metric: Metric, state: MetricState) -> Large | History:
     value = metric._store.local.values[state.name]
     if state.reduction == "cat":
         return History(metric, state, value)
+    if state.reduction == "same":
+        shape = state.shape_in(metric)
+        assert shape is not None  # else the declaration would have raised
+        return Agreed(metric, state, value, shape)
     shape = state.shape_in(metric)
     if callable(state.reduction) or (
         shape is not None and math.prod(shape) <= SMALL and not _is_complex(state)

@@ -10,9 +10,10 @@ Nothing is written into the metrics: the values come back in fresh tensors.
 
 from __future__ import annotations
 
+import functools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
 
 _UPDATES = MetricState(torch.int64)
+_FLAG = 2**40
 
 
 class Combined:
@@ -40,46 +42,93 @@ class Combined:
     """
 
     def __init__(self, metrics: Iterable[Metric], *, alone: bool = False) -> None:
-        self._metrics = {
-            metric._store: metric for metric in metrics if metric._store.reduced is None
-        }
+        self._metrics = [metric for metric in metrics if metric._store.reduced is None]
         self._alone = alone
 
     def __enter__(self) -> None:
         found: dict[Store, Values] = {}
         if not self._alone and idist.get_world_size() > 1:
-            found = _exchange([metric for metric in self._metrics.values() if metric._states])
-        for store in self._metrics:
+            found = _exchange_groups([metric for metric in self._metrics if metric._states])
+        for store in {metric._store for metric in self._metrics}:
             local = store.local
             store.reduced = found.get(store) or Values(dict(local.values), local.updates)
             store.alone = self._alone
 
     def __exit__(self, *error: object) -> None:
-        for store in self._metrics:
-            store.reduced = None
-            store.alone = False
+        for metric in self._metrics:
+            metric._store.reduced = None
+            metric._store.alone = False
 
 
-def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
-    """Return the values of each metric's states over all ranks, in fresh tensors.
+def combining(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``compute`` see the state of all ranks."""
+
+    @functools.wraps(formula)
+    def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
+        if self._computing:  # called by a subclass's formula
+            return formula(self, *args, **kwargs)
+        if self._store.reduced is None:
+            with Combined(self._family()):
+                return compute(self, *args, **kwargs)
+        self._computing = True
+        try:
+            self._check_computable()
+            self._check_input()
+            return self._finish(formula(self, *args, **kwargs))
+        finally:
+            self._computing = False
+
+    return compute
+
+
+def _exchange_groups(metrics: Sequence[Metric]) -> dict[Store, Values]:
+    """Return the values of each store over all ranks, in fresh tensors.
+
+    Metrics that share a store are exchanged by it, if they share it on all ranks.
 
     Raises:
-        ValueError: the ranks hold shapes or dtypes that can't be combined; raised on all of them.
+        ValueError: the ranks hold what can't be combined; raised on all of them.
     """
+    groups: dict[Store, list[Metric]] = {}
+    for metric in metrics:
+        groups.setdefault(metric._shared or metric._store, []).append(metric)
+    apart = [len({metric._store for metric in group}) > 1 for group in groups.values()]
+    found, apart = _exchange([group[0] for group in groups.values()], apart)
+    if not any(apart):
+        return found
+    # Somewhere one of a group was updated or reset by itself.
+    alone = [m for group, left in zip(groups.values(), apart, strict=True) if left for m in group]
+    for metric in alone:
+        metric._leave_others()
+    return found | _exchange(alone, [False] * len(alone))[0]
+
+
+def _exchange(
+    metrics: Sequence[Metric], flags: Sequence[bool]
+) -> tuple[dict[Store, Values], list[bool]]:
+    """Return the metrics' values, and which of the flags are set on any rank."""
     if not metrics:
-        return {}
-    updates = [Small(metric, _UPDATES, metric._store.local.updates, ()) for metric in metrics]
+        return {}, []
+    # The flag goes along with the number of updates, which is smaller than that.
+    numbers = [metric._store.local.updates for metric in metrics]
+    numbers = [number + _FLAG * flag for number, flag in zip(numbers, flags, strict=True)]
+    updates = [
+        Small(metric, _UPDATES, number, ()) for metric, number in zip(metrics, numbers, strict=True)
+    ]
     parts = [
         {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
         for metric in metrics
     ]
     _run([*updates, *(part for of_metric in parts for part in of_metric.values())])
     results: dict[Store, Values] = {}
+    flagged: list[bool] = []
     for metric, count, of_metric in zip(metrics, updates, parts, strict=True):
         values = {name: _at_home(metric, part.result) for name, part in of_metric.items()}
         assert isinstance(count.result, int | Tensor)
-        results[metric._store] = Values(dict.fromkeys(metric._states) | values, int(count.result))
-    return results
+        ranks, number = divmod(int(count.result), _FLAG)
+        flagged.append(ranks > 0)
+        results[metric._store] = Values(dict.fromkeys(metric._states) | values, number)
+    return results, flagged
 
 
 def _run(parts: Sequence[Large | History]) -> None:

@@ -29,6 +29,21 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def need_tensors(owner: str, *values: Any) -> None:
+    """Raise TypeError unless all are tensors."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{owner}: expected tensors, got {type(value).__name__} {_shorten(repr(value))}: "
+                "make one of it by torch.as_tensor"
+            )
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def is_unrollable(output: Any) -> bool:
     """Tell whether an output is a sequence of lists of tensors or numbers."""
     if not isinstance(output, tuple | list) or (output and isinstance(output[0], Tensor)):
