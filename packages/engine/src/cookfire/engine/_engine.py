@@ -13,6 +13,7 @@ from cookfire.engine import _loop
 from cookfire.engine._emitter import Emitter
 from cookfire.engine._handlers import Attachment, describe
 from cookfire.engine._position import Position, begin_walk, length
+from cookfire.engine._runs import in_progress
 from cookfire.engine.base import Serializable
 from cookfire.engine.events import Events, State
 
@@ -226,7 +227,8 @@ class Engine(Emitter, Serializable):
         self._dispatches.clear()
         failed = True
         try:
-            failed = self._run()
+            with in_progress(self):
+                failed = self._run()
         finally:
             self._running = False
             interrupted = not failed and self.should_interrupt and not self.should_terminate

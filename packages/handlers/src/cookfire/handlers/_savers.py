@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 import cookfire.distributed as idist
-from cookfire.handlers._files import remove_file, save_file, to_host
+from cookfire.handlers._contents import to_host
+from cookfire.handlers._files import remove_file, save_file
 
 __all__ = ["BaseSaveHandler", "DiskSaver", "SaveFunction", "on_all_ranks", "takes_metadata"]
 
