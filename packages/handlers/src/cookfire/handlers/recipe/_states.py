@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cookfire import distributed as idist
-from cookfire.handlers._files import DamagedCheckpoint, load_file, remove_file, save_file
+from cookfire.handlers._files import load_file, remove_file, save_file
+from cookfire.handlers._reading import DamagedCheckpoint
 
 KEPT = 2
 """Files kept: should the newest be damaged, the one before it is still there."""
