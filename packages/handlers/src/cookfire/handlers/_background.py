@@ -46,16 +46,19 @@ class Background:
         self._failed = False
         self.cause: BaseException | None = None
 
-    def save(
-        self, checkpoint: Any, filename: str, metadata: Mapping[str, Any], dropped: Sequence[str]
-    ) -> None:
-        """Copy the checkpoint, to be saved as ``filename``; then ``dropped`` are removed."""
-        executor = self._of_this_process()
+    def copy(self, checkpoint: Any) -> Snapshot:
+        """Copy a checkpoint, when there is room for one more."""
+        self._begin()
         running = [future for future in self._unfinished if not future.done()]
         if len(running) >= IN_FLIGHT:
             running[-IN_FLIGHT].result()
-        snapshot = self._snapshots.take(checkpoint)
-        job = executor.submit(self._work, snapshot, filename, metadata, dropped)
+        return self._snapshots.take(checkpoint)
+
+    def save(
+        self, copied: Snapshot, filename: str, metadata: Mapping[str, Any], dropped: Sequence[str]
+    ) -> None:
+        """Save a copy as ``filename``; when that is safe, remove ``dropped``."""
+        job = self._begin().submit(self._work, copied, filename, metadata, dropped)
         self._unfinished.append(job)
 
     def outcomes(self, wait: bool = False) -> list[Outcome]:
@@ -75,7 +78,7 @@ class Background:
         for future in self._unfinished:
             future.result()
 
-    def _of_this_process(self) -> ThreadPoolExecutor:
+    def _begin(self) -> ThreadPoolExecutor:
         if self._executor is None or self._process != os.getpid():  # a fork has no threads
             self._executor = ThreadPoolExecutor(1, "cookfire-checkpoint")
             self._process = os.getpid()
@@ -86,7 +89,7 @@ class Background:
 
     def _work(
         self,
-        snapshot: Snapshot,
+        copied: Snapshot,
         filename: str,
         metadata: Mapping[str, Any],
         dropped: Sequence[str],
@@ -94,9 +97,9 @@ class Background:
         saved = False
         try:
             try:
-                self._saver(snapshot.wait(), filename, metadata)
+                self._saver(copied.wait(), filename, metadata)
             finally:
-                snapshot.release()
+                copied.release()
             saved = True
             if not self._failed:
                 for old in dropped:

@@ -103,7 +103,7 @@ class Checkpoint(Serializable):
     """
 
     SAVED_CHECKPOINT = CheckpointEvents.SAVED_CHECKPOINT
-    """Fired for each save, when it is known to be safe. To listen before the first: ``engine.register_events`` it."""
+    """Fired for each save that is safe. To listen before the first: ``engine.register_events``."""
 
     _state_dict_all_req_keys: ClassVar[tuple[str, ...]] = ("_saved",)
 
@@ -175,10 +175,8 @@ class Checkpoint(Serializable):
     def _save(self, engine: Engine, objects: Mapping[str, Any]) -> None:
         if not objects:
             raise ValueError("there is nothing to save: to_save is empty")
-        if not self.save_on_rank < idist.get_world_size():
-            raise ValueError(
-                f"save_on_rank={self.save_on_rank}: there are {idist.get_world_size()} processes"
-            )
+        if self.save_on_rank >= (size := idist.get_world_size()):
+            raise ValueError(f"save_on_rank={self.save_on_rank}, but there are {size} processes")
         name = _name_of(objects)
         score = self._score(engine)
         step = self._global_step(engine)
@@ -190,15 +188,25 @@ class Checkpoint(Serializable):
             return
         pending = _Pending(new, self._kept.beyond(saved), engine)
         saved = saved[len(pending.dropped) :]
-        with on_all_ranks(f"{new.filename} was not saved"):
-            self._write(self._collect(objects, saved), name, pending)
-        self._saved = saved
+        metadata = self._metadata(name, new)
         if self._background is None:
-            self._remove(pending.dropped)
+            with on_all_ranks(f"{new.filename} was not saved"):
+                self._saver(self._collect(objects, saved), new.filename, metadata)
+            self._saved = saved
+            with on_all_ranks(f"{new.filename} was saved, but an older one was not removed"):
+                for old in pending.dropped:
+                    self._saver.remove(old.filename)
             self._confirm(pending, removed=True)
-        else:
-            self._pending.append(pending)
-            self._await(ends)
+            return
+        with on_all_ranks(f"{new.filename} was not saved"):
+            state = self._collect(objects, saved)
+            copied = self._background.copy(state) if self._stores() else None
+        self._saved = saved
+        self._pending.append(pending)
+        if copied is not None:
+            dropped = [old.filename for old in pending.dropped]
+            self._background.save(copied, new.filename, metadata, dropped)
+        self._await(ends)
 
     def _score(self, engine: Engine) -> int | float | None:
         """Return the score of the rank that writes: all must come to the same decision."""
@@ -222,18 +230,12 @@ class Checkpoint(Serializable):
             states[_SELF] = _state(saved)
         return states if len(states) > 1 else next(iter(states.values()))
 
-    def _write(self, checkpoint: Any, name: str, pending: _Pending) -> None:
-        metadata = {
+    def _metadata(self, name: str, new: Saved) -> dict[str, Any]:
+        return {
             "basename": f"{self.filename_prefix}_{name}" if self.filename_prefix else name,
             "score_name": self.score_name,
-            "priority": pending.new.priority,
+            "priority": new.priority,
         }
-        filename = pending.new.filename
-        if self._background is None:
-            self._saver(checkpoint, filename, metadata)
-        elif self._stores():
-            dropped = [old.filename for old in pending.dropped]
-            self._background.save(checkpoint, filename, metadata, dropped)
 
     def _stores(self) -> bool:
         """Tell whether this is the rank that saves in the background."""
@@ -243,10 +245,6 @@ class Checkpoint(Serializable):
                 f"stores: give {type(self._saver).__name__} the attribute save_on_rank"
             )
         return self._saver.save_on_rank in (None, idist.get_rank())
-
-    def _remove(self, dropped: list[Saved]) -> None:
-        for old in dropped:
-            self._saver.remove(old.filename)
 
     def _confirm(self, pending: _Pending, removed: bool) -> None:
         """Note that a checkpoint is safe, and say so."""
