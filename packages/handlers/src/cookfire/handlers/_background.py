@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from cookfire.engine import Engine, Events
 from cookfire.handlers._base_saver import BaseSaveHandler
 from cookfire.handlers._snapshots import Snapshot, Snapshots
 
-__all__ = ["IN_FLIGHT", "Background", "Outcome"]
+__all__ = ["IN_FLIGHT", "Background", "Outcome", "is_ending"]
 
 IN_FLIGHT = 2
 """Saves that may be unfinished: one is written, one waits. So many copies are in memory at most."""
@@ -111,3 +112,13 @@ class Background:
             report = f"{filename} was {done}: {type(error).__name__}: {error}"
             logging.getLogger(__name__).error("%s", report)
             return Outcome(saved, False, report)
+
+
+def is_ending(run: Engine | None) -> bool:
+    """Tell whether a run is about to end, so that nobody would wait for a save later."""
+    return run is not None and (
+        run.should_terminate
+        or run.should_interrupt
+        or run.last_event_name is Events.EXCEPTION_RAISED
+        or run._is_done()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -11,7 +12,7 @@ import cookfire.distributed as idist
 from cookfire.engine import Engine, EventEnum, Events
 from cookfire.engine._runs import outermost_run
 from cookfire.engine.base import Serializable
-from cookfire.handlers._background import Background
+from cookfire.handlers._background import Background, is_ending
 from cookfire.handlers._file_names import check_pattern, default_pattern, render
 from cookfire.handlers._kept import Kept, Saved
 from cookfire.handlers._loading import load_newest, load_objects, load_states
@@ -155,6 +156,7 @@ class Checkpoint(Serializable):
         self._saved: list[Saved] = []  # the worst, or oldest, first; also what is being saved
         self._safe: list[Saved] = []  # those of them that are known to be safe
         self._pending: list[_Pending] = []
+        self._leftovers: list[str] = []  # what a run that was killed may not have removed
         check_pattern(self._pattern(), score_function is not None, score_name is not None)
 
     # Saving
@@ -180,19 +182,19 @@ class Checkpoint(Serializable):
         name = _name_of(objects)
         score = self._score(engine)
         step = self._global_step(engine)
-        ends = _ends(outermost_run())
+        ends = is_ending(outermost_run())
         self._settle()
         new = Saved(step if score is None else score, self._filename(name, step, score))
         saved = self._kept.improved(self._saved, new)
         if saved is None:
             return
+        self._remove_leftovers()
         pending = _Pending(new, self._kept.beyond(saved), engine)
-        saved = saved[len(pending.dropped) :]
         metadata = self._metadata(name, new)
         if self._background is None:
             with on_all_ranks(f"{new.filename} was not saved"):
                 self._saver(self._collect(objects, saved), new.filename, metadata)
-            self._saved = saved
+            self._saved = saved[len(pending.dropped) :]
             with on_all_ranks(f"{new.filename} was saved, but an older one was not removed"):
                 for old in pending.dropped:
                     self._saver.remove(old.filename)
@@ -201,7 +203,7 @@ class Checkpoint(Serializable):
         with on_all_ranks(f"{new.filename} was not saved"):
             state = self._collect(objects, saved)
             copied = self._background.copy(state) if self._stores() else None
-        self._saved = saved
+        self._saved = saved[len(pending.dropped) :]
         self._pending.append(pending)
         if copied is not None:
             dropped = [old.filename for old in pending.dropped]
@@ -227,7 +229,8 @@ class Checkpoint(Serializable):
     def _collect(self, objects: Mapping[str, Any], saved: list[Saved]) -> Any:
         states = {name: state_of(thing, self.save_on_rank) for name, thing in objects.items()}
         if self.include_self:
-            states[_SELF] = _state(saved)
+            dropped = [item.filename for item in self._kept.beyond(saved)]
+            states[_SELF] = {**_state(saved[len(dropped) :]), "_dropped": dropped}
         return states if len(states) > 1 else next(iter(states.values()))
 
     def _metadata(self, name: str, new: Saved) -> dict[str, Any]:
@@ -236,6 +239,12 @@ class Checkpoint(Serializable):
             "score_name": self.score_name,
             "priority": new.priority,
         }
+
+    def _remove_leftovers(self) -> None:
+        for name in self._leftovers:
+            with suppress(Exception):  # most often it was removed, and a saver may mind
+                self._saver.remove(name)
+        self._leftovers = []
 
     def _stores(self) -> bool:
         """Tell whether this is the rank that saves in the background."""
@@ -339,6 +348,7 @@ class Checkpoint(Serializable):
         self._settle(wait=True)
         self._saved = [Saved(priority, filename) for priority, filename in state_dict["_saved"]]
         self._safe = list(self._saved)
+        self._leftovers = list(state_dict.get("_dropped", ()))
 
     # Loading
 
@@ -388,13 +398,3 @@ def _state(saved: list[Saved]) -> dict[str, Any]:
 
 def _name_of(objects: Mapping[str, Any]) -> str:
     return next(iter(objects)) if len(objects) == 1 else "checkpoint"
-
-
-def _ends(run: Engine | None) -> bool:
-    """Tell whether a run is about to end, so that nobody would wait for a save later."""
-    return run is not None and (
-        run.should_terminate
-        or run.should_interrupt
-        or run.last_event_name is Events.EXCEPTION_RAISED
-        or run._is_done()
-    )
