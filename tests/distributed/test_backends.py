@@ -199,3 +199,46 @@ def test_a_backend_that_cannot_join_leaves_no_group(store_backend, names, monkey
         idist.initialize("store")
     assert idist.backend() is None
     assert not hasattr(names["store"], "_store")
+
+
+@pytest.mark.parametrize(
+    ("function", "answer", "words"),
+    [
+        ("place", (0, 1), "StoreBackend.place gave (0, 1), expected a cookfire.distributed.Place"),
+        ("device", "cpu", "StoreBackend.device gave 'cpu', expected a torch.device"),
+        ("place", idist.Place(1, 1), "expected a rank below the world size"),
+    ],
+)
+def test_a_backend_that_does_not_say_where_it_is_is_refused(
+    store_backend, names, monkeypatch, function, answer, words
+):
+    monkeypatch.setattr(store_backend, function, lambda self: answer)
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+        idist.initialize("store")
+    assert idist.backend() is None
+
+
+@pytest.mark.parametrize(
+    ("function", "answer", "words"),
+    [
+        ("all_reduce", lambda *_: None, "gave None, expected float32[3] on cpu"),
+        ("all_reduce", lambda _, sent, __: sent.double(), "gave float64[3] on cpu, expected float"),
+        ("all_reduce", lambda _, sent, __: sent[:2], "gave float32[2] on cpu, expected float32[3]"),
+        ("all_gather", lambda _, sent: sent, "gave float32[3] on cpu, expected float32[1, 3]"),
+        ("all_gather", lambda _, sent: [sent], "expected float32[1, 3] on cpu"),
+        ("broadcast", lambda _, sent, __: sent.to("meta"), "gave float32[3] on meta, expected "),
+    ],
+)
+def test_a_result_that_is_not_what_was_asked_for_names_backend_and_function(
+    store_backend, monkeypatch, function, answer, words
+):
+    monkeypatch.setattr(store_backend, function, answer)
+    tensor = torch.ones(3)
+    calls = {
+        "all_reduce": lambda: dist.all_reduce(tensor),
+        "all_gather": lambda: dist.all_gather([tensor.clone()], tensor),
+        "broadcast": lambda: dist.broadcast(tensor, 0),
+    }
+    with idist.Parallel("store"), pytest.raises(ValueError, match=re.escape(words)) as caught:
+        calls[function]()
+    assert f"backend 'store': StoreBackend.{function} gave" in str(caught.value)

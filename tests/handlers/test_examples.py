@@ -21,12 +21,12 @@ from tests.handlers.helpers import engine_at, model
 
 MODULES = [
     "_arrays", "_base_scheduler", "_batch_size_scheduler", "_checkpoint", "_combined_schedulers",
-    "_file_names", "_files", "_fsspec_saver", "_loading", "_model_checkpoint", "_objects",
-    "_optimizer_schedulers", "_random_states", "_run_state", "_savers", "_score",
-    "_torch_schedulers", "common", "early_stopping", "ema_handler", "fbresearch_logger",
-    "gradients", "logger_utils", "lr_finder", "preemption", "schedules", "state_param_scheduler",
-    "stores", "terminate_on_nan", "time_limit", "time_profilers", "timing", "torch_profiler",
-    "utils", "visdom_logger", "wandb_logger",
+    "_file_names", "_files", "_fitting", "_fsspec_saver", "_loading", "_model_checkpoint",
+    "_objects", "_optimizer_schedulers", "_random_states", "_run_state", "_savers", "_score",
+    "_torch_schedulers", "_weights", "common", "early_stopping", "ema_handler",
+    "fbresearch_logger", "gradients", "logger_utils", "lr_finder", "preemption", "schedules",
+    "state_param_scheduler", "stores", "terminate_on_nan", "time_limit", "time_profilers",
+    "timing", "torch_profiler", "utils", "visdom_logger", "wandb_logger",
 ]  # fmt: skip
 
 

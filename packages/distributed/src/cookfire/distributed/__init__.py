@@ -9,6 +9,7 @@ from . import xla as xla
 from ._backends import Backend, register_backend
 from ._environment import Place
 from ._order import DataOrder, derive_seed, set_position
+from ._uneven import refuse_uneven
 from .auto import DistributedProxySampler, auto_dataloader, auto_model, auto_optim, no_sync
 from .launcher import Parallel
 from .utils import *  # noqa: F403 - its __all__ is this package's as well
@@ -24,6 +25,7 @@ __all__ = [
     "auto_optim",
     "derive_seed",
     "no_sync",
+    "refuse_uneven",
     "register_backend",
     "set_position",
     *utils.__all__,

@@ -142,6 +142,7 @@ def join(name: str, backend: Backend, kwargs: dict[str, Any]) -> None:
     backend.initialize(**kwargs)
     try:
         place = backend.place()
+        _check_answers(name, backend, place, backend.device())
         # Registered each time, since only now the device is known; torch keeps the last one.
         dist.Backend.register_backend(
             name,
@@ -158,3 +159,14 @@ def join(name: str, backend: Backend, kwargs: dict[str, Any]) -> None:
     except BaseException:
         backend.finalize()
         raise
+
+
+def _check_answers(name: str, backend: Backend, place: object, device: object) -> None:
+    """Raise TypeError or ValueError unless a backend says where this process is."""
+    who = f"backend {name!r}: {type(backend).__name__}"
+    if not isinstance(place, Place):
+        raise TypeError(f"{who}.place gave {place!r}, expected a cookfire.distributed.Place")
+    if not isinstance(device, torch.device):
+        raise TypeError(f"{who}.device gave {device!r}, expected a torch.device")
+    if not 0 <= place.rank < place.world_size:
+        raise ValueError(f"{who}.place gave {place}, expected a rank below the world size, from 0")

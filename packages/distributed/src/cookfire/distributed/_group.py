@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import socket
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed import HashStore, ProcessGroup  # type: ignore[attr-defined]  # exported, unlisted
 
 from . import _backends
+from ._checks import check_type, check_whole
 from ._elastic import may_restart, meet
 from ._environment import Place, launched, name_slurm_master
 
@@ -62,7 +64,11 @@ def available_backends() -> tuple[str, ...]:
 
 
 def check_backend(backend: str) -> None:
-    """Raise ValueError, with the list of those that are, unless ``backend`` can be used here."""
+    """Raise ValueError, with the list of those that are, unless ``backend`` can be used here.
+
+    TypeError if it is no name.
+    """
+    check_type("backend", backend, str, "a name, or None for one process")
     available = available_backends()
     if _backends.ALIASES.get(backend, backend) in available:
         return
@@ -195,11 +201,11 @@ def get_node_rank() -> int:
 def set_local_rank(index: int) -> None:
     """Say this process's local rank, where a group was initialized without torchrun's variables.
 
-    It holds until :func:`finalize`. Raises ValueError if ``index`` is negative.
+    It holds until :func:`finalize`. Raises ValueError if ``index`` is negative, TypeError if it is
+    no whole number.
     """
     global _local_rank_hint
-    if index < 0:
-        raise ValueError(f"local rank {index}: expected 0 or more")
+    check_whole("local rank", index, 0)
     _local_rank_hint = index
 
 
@@ -265,7 +271,7 @@ def new_group(ranks: list[int], **kwargs: Any) -> Any:
         A torch process group; ``ranks`` themselves when serial.
 
     Raises:
-        ValueError: ``ranks`` is not a list of whole numbers.
+        ValueError: ``ranks`` is not a list of whole numbers, each once, or there is no such rank.
         NotImplementedError: Some of the processes, with a backend that was plugged in.
     """
     _check_ranks(ranks)
@@ -275,14 +281,24 @@ def new_group(ranks: list[int], **kwargs: Any) -> Any:
 def members(group: ProcessGroup | Sequence[int] | None) -> ProcessGroup | None:
     """The process group that a collective's ``group`` argument names; None for an outsider.
 
-    A list of ranks makes a group the first time, in which all processes must take part.
+    A list of ranks makes a group the first time, in which all processes must take part. Where none
+    is up, the answer is None for whatever could be a group.
+
+    Raises:
+        TypeError: It is no group.
+        ValueError: It is a list, and not of ranks.
     """
+    if isinstance(group, list | tuple):
+        _check_ranks(group)
+    elif group is not None and _inside(group) is not None:
+        check_type("group", group, ProcessGroup, "one of new_group, a list of ranks, or None")
+    if not is_active():
+        return None
     world = dist.group.WORLD
     assert world is not None
     if group is None:
         return world
     if isinstance(group, list | tuple):
-        _check_ranks(group)
         made = _groups_of_lists.setdefault(world, {})
         ranks = tuple(sorted(group))
         if ranks not in made:
@@ -305,8 +321,15 @@ def _inside(group: Any) -> ProcessGroup | None:
 
 
 def _check_ranks(ranks: Sequence[int]) -> None:
-    if not isinstance(ranks, list | tuple) or not all(isinstance(rank, int) for rank in ranks):
+    if not isinstance(ranks, list | tuple) or not all(
+        isinstance(rank, Integral) and not isinstance(rank, bool) for rank in ranks
+    ):
         raise ValueError(f"ranks {ranks!r}: expected a list of whole numbers, such as [0, 1]")
+    if not ranks or len(set(ranks)) < len(ranks) or min(ranks) < 0:
+        raise ValueError(f"ranks {ranks!r}: expected at least one rank, each once, from 0")
+    # Serial, a script for many processes runs as well.
+    if is_active() and max(ranks) >= get_world_size():
+        raise ValueError(f"ranks {ranks!r}: expected ranks from 0 to {get_world_size() - 1}")
     # Torch asks only the members, so that outsiders would go on and wait for the others later.
     if plugged_backend() is not None and sorted(ranks) != list(range(get_world_size())):
         raise NotImplementedError(

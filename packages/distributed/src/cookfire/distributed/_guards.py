@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from ._checks import check_whole
 from ._collectives import barrier
 from ._group import get_local_rank, get_nproc_per_node, get_rank, get_world_size
 
@@ -23,6 +24,9 @@ def one_rank_only(
         rank: Which process. Where there are fewer processes, none runs the function.
         with_barrier: All processes wait until ``rank`` is done (or has failed).
 
+    Raises:
+        TypeError: ``rank`` is no whole number, as of ``@one_rank_only`` without parentheses.
+
     Example:
         >>> @one_rank_only()
         ... def report(text):
@@ -30,6 +34,7 @@ def one_rank_only(
         >>> report("once, however many processes there are")
         once, however many processes there are
     """
+    check_whole("one_rank_only: rank", rank, 0)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
         @functools.wraps(function)
@@ -60,6 +65,7 @@ def one_rank_first(rank: int = 0, local: bool = False) -> Iterator[None]:
         >>> with one_rank_first():
         ...     data = "downloaded by rank 0, then found by the others"
     """
+    check_whole("one_rank_first: rank", rank, 0)
     mine, count = (
         (get_local_rank(), get_nproc_per_node()) if local else (get_rank(), get_world_size())
     )

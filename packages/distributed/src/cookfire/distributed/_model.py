@@ -12,9 +12,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from ._checks import check_options, check_type
 from ._gradients import make_reproducible
 from ._group import backend, device, get_world_size, is_active
 from ._log import announce
+from ._uneven import note_wrapped
 
 SomeOptimizer = TypeVar("SomeOptimizer", bound=Optimizer)
 Shard = Collection[type[nn.Module]] | Callable[[str, nn.Module], bool]
@@ -60,6 +62,8 @@ def auto_model(
         ValueError: ``sync_bn`` is asked for among several processes that compute on the CPU, or
             ``wrap`` is unknown, or ``shard`` matches nothing or is given without ``"fsdp"``; with
             the backend xla, ``"fsdp"`` or ``compile`` is.
+        TypeError: An option is of the wrong type, or there is none of that name; also where one
+            process alone has no use for it.
 
     Returns:
         A ``DistributedDataParallel`` where there are several processes and the model has something
@@ -73,13 +77,18 @@ def auto_model(
         >>> auto_model(nn.Linear(2, 1))  # in one process
         Linear(in_features=2, out_features=1, bias=True)
     """
+    check_type("auto_model: model", model, nn.Module, "a torch.nn.Module")
+    check_type("auto_model: sync_bn", sync_bn, bool, "True or False")
     if wrap not in _WRAPS:
         raise ValueError(f"wrap={wrap!r}: expected one of {', '.join(map(repr, _WRAPS))}")
+    _check_shard(shard)
     if wrap != "fsdp" and shard:
         raise ValueError(f"shard={shard!r}: expected wrap='fsdp' too, given {wrap!r}")
-    options = dict(compile) if isinstance(compile, Mapping) else {} if compile else None
+    options = _options_of_compile(compile)
+    _check_options_of_wrap(wrap, kwargs)
     units = _units(model, shard)
     if isinstance(model, DistributedDataParallel) or hasattr(model, "set_requires_gradient_sync"):
+        note_wrapped(model)
         return model  # wrapped by somebody already
     if backend() == "xla":
         return _on_xla(model, sync_bn, wrap, options)
@@ -108,6 +117,7 @@ def auto_model(
         kwargs = {"device_ids": [where.index]} | kwargs
     wrapped = DistributedDataParallel(model, **kwargs)
     make_reproducible(wrapped)
+    note_wrapped(wrapped)
     return wrapped
 
 
@@ -118,12 +128,13 @@ def auto_optim(optimizer: SomeOptimizer, **kwargs: Any) -> SomeOptimizer:
     this runs with either.
 
     Raises:
-        TypeError: Options are given, of which no backend of now has any.
+        TypeError: Options are given, of which no backend of now has any, or no optimizer.
         ValueError: The optimizer was created before :func:`auto_model` sharded the model, or moved
             it to an XLA device: the parameters are new ones.
     """
     if kwargs:
         raise TypeError(f"auto_optim: unexpected options {', '.join(kwargs)}: no backend takes any")
+    check_type("auto_optim: optimizer", optimizer, Optimizer, "a torch.optim.Optimizer")
     for group in optimizer.param_groups:
         if any(_replaced.get(id(parameter)) is parameter for parameter in group["params"]):
             raise ValueError(
@@ -184,6 +195,41 @@ def _on_xla(
     return prepare_model(model, sync_bn)
 
 
+def _options_of_compile(given: object) -> dict[str, Any] | None:
+    """The options of ``torch.compile``; None where it is not wanted."""
+    if not isinstance(given, Mapping):
+        words = "True, False, or a mapping of torch.compile's options, as {'backend': 'eager'}"
+        check_type("auto_model: compile", given, bool, words)
+        return {} if given else None
+    check_options("auto_model: compile", torch.compile, given, taken=("model",))
+    return dict(given)
+
+
+def _check_options_of_wrap(wrap: str, given: Mapping[str, Any]) -> None:
+    if not given:
+        return
+    if wrap == "ddp":
+        check_options("auto_model", DistributedDataParallel, given, taken=("module",))
+        return
+    from torch.distributed.fsdp import fully_shard  # takes a second
+
+    check_options("auto_model: wrap='fsdp'", fully_shard, given, taken=("module",))
+
+
+def _check_shard(shard: object) -> None:
+    one = isinstance(shard, type)
+    kinds = shard if isinstance(shard, Collection) and not isinstance(shard, str) else None
+    if one or (kinds is None and not callable(shard)):
+        hint = f"; did you mean [{shard.__name__}]?" if isinstance(shard, type) else ""
+        raise TypeError(
+            f"auto_model: shard={shard!r}: expected classes of modules, as [Block], or a function "
+            f"(name, module) -> bool{hint}"
+        )
+    for kind in kinds or ():
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError(f"auto_model: shard: {kind!r}: expected a class of modules, as [Block]")
+
+
 def _units(model: nn.Module, shard: Shard) -> list[nn.Module]:
     """The submodules that are sharded by themselves, inner ones first, as fully_shard wants."""
     if callable(shard):
@@ -218,5 +264,6 @@ def _sharded(
     whole = list(model.parameters())
     for module in [*units, model]:
         fully_shard(module, **kwargs)
+    note_wrapped(model)
     _replaced.update({id(parameter): parameter for parameter in whole})
     return model

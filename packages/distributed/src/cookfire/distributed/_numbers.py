@@ -23,6 +23,11 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real)
 
 
+def fits(number: SupportsFloat | SupportsIndex) -> bool:
+    """Whether :func:`pack` can take the number: a float, or an int of 64 bits."""
+    return not isinstance(number, SupportsIndex) or -(2**63) <= operator.index(number) < 2**63
+
+
 def pack(number: SupportsFloat | SupportsIndex) -> list[int]:
     """``[kind, bits]`` of a number.
 
@@ -35,7 +40,7 @@ def pack(number: SupportsFloat | SupportsIndex) -> list[int]:
         (bits,) = struct.unpack("<q", struct.pack("<d", float(number)))
         return [_FLOAT, bits]
     whole = operator.index(number)
-    if not -(2**63) <= whole < 2**63:
+    if not fits(number):
         raise ValueError(f"{whole}: expected an int that fits in 64 bits; give a float instead")
     return [_INT, whole]
 

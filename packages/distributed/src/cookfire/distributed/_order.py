@@ -145,7 +145,8 @@ class DataOrder(PositionedSampler[list[Any]]):
     - Not shuffled (evaluation): every item is seen once, by one process. Shares differ by at most
       one item; where the last batch has fewer items than there are processes, the last ones have
       one batch less. No item is repeated to fill up. Not for training, in which every process needs
-      as many batches as the others: shuffle there, or drop the last batch.
+      as many batches as the others: an ``Engine`` refuses it (:func:`refuse_uneven`); shuffle
+      there, or drop the last batch.
     - Shuffled (training): a last batch with fewer items than there are processes is dropped, since
       a process without data would keep the others waiting. In a larger one shares may differ by
       one item; ``drop_last=True`` avoids the slightly unequal weights.
@@ -209,6 +210,11 @@ class DataOrder(PositionedSampler[list[Any]]):
         """How many items an epoch leaves out; when shuffling, other ones in every epoch."""
         last = self.size % self.batch_size
         return last if self.drop_last or (self.shuffle and last < self.world_size) else 0
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some processes have a batch less than others, as only evaluation may."""
+        return 0 < (self.size - self.dropped) % self.batch_size < self.world_size
 
     def __len__(self) -> int:
         """The number of batches that a whole epoch has for this process."""

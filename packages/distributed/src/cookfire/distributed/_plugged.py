@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, Final
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import _create_work_from_future
@@ -57,7 +58,7 @@ class ProcessGroupOfBackend(dist.ProcessGroup):
             if op in _BITWISE:
                 reduced = functools.reduce(_BITWISE[op], self._gather(tensor))
             else:
-                reduced = self._backend.all_reduce(self._send(tensor), _OPS[op])
+                reduced = self._all_reduce(self._send(tensor), _OPS[op])
                 if op == dist.ReduceOp.AVG:
                     reduced = reduced / self.size()
             tensor.copy_(reduced)
@@ -84,7 +85,9 @@ class ProcessGroupOfBackend(dist.ProcessGroup):
 
     def broadcast(self, tensors: list[Tensor], opts: Any) -> Any:  # type: ignore[override]  # all forms but one are C++'s own
         for tensor in _with_elements(tensors):
-            tensor.copy_(self._backend.broadcast(self._send(tensor), opts.rootRank))
+            sent = self._send(tensor)
+            given = self._backend.broadcast(sent, opts.rootRank)
+            tensor.copy_(self._checked("broadcast", given, sent, sent.shape))
         return _done(tensors)
 
     def barrier(self, opts: Any = None) -> Any:  # noqa: ARG002 - given by its name
@@ -94,13 +97,41 @@ class ProcessGroupOfBackend(dist.ProcessGroup):
     def _send(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self._backend.device()).contiguous()
 
+    def _all_reduce(self, sent: Tensor, op: str) -> Tensor:
+        return self._checked("all_reduce", self._backend.all_reduce(sent, op), sent, sent.shape)
+
     def _gather(self, tensor: Tensor) -> Tensor:
-        return self._backend.all_gather(self._send(tensor))
+        sent = self._send(tensor)
+        everyone = self._backend.all_gather(sent)
+        return self._checked("all_gather", everyone, sent, (self.size(), *sent.shape))
+
+    def _checked(
+        self, function: str, result: Tensor, sent: Tensor, shape: tuple[int, ...]
+    ) -> Tensor:
+        """Give back what a function of the backend gave, if it is what that function promises."""
+        # Main memory is as good as the device: what comes from there is copied anyway.
+        where = {sent.device, torch.device("cpu")}
+        if (
+            isinstance(result, Tensor)
+            and (tuple(result.shape), result.dtype) == (tuple(shape), sent.dtype)
+            and result.device in where
+        ):
+            return result
+        given = _describe(result) if isinstance(result, Tensor) else repr(result)
+        raise ValueError(
+            f"backend {self._name!r}: {type(self._backend).__name__}.{function} gave {given}, "
+            f"expected {_describe(sent.expand(shape))}"
+        )
 
 
 def _with_elements(tensors: list[Tensor]) -> list[Tensor]:
     """The tensors worth sending; all processes' have equal shapes, so all leave out the same."""
     return [tensor for tensor in tensors if tensor.numel()]
+
+
+def _describe(tensor: Tensor) -> str:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"{dtype}{list(tensor.shape)} on {tensor.device}"
 
 
 def _operation(opts: Any) -> Any:

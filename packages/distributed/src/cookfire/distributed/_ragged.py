@@ -1,22 +1,32 @@
-"""Gathering tensors whose sizes differ from rank to rank.
+"""Gathering values that differ from rank to rank in size, or in kind.
 
-Data travel as bytes, padded to the longest: every dtype works, bit for bit.
+Each rank first says what it has, in words that are equally many for every kind of value, so that
+ranks which disagree learn of it. Data travel as bytes, padded to the longest: every dtype works,
+bit for bit.
 """
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-# What a rank says of its tensor: the dtype's name in four 64-bit words, the number of dimensions,
-# and as many of them as torch can have.
+from ._numbers import fits, is_number, pack, unpack
+
+# What a rank says of its value: what it is, and either the number itself, or the length of the
+# pickled object, or the dtype's name in four 64-bit words, the number of dimensions, and as many of
+# them as torch can have.
+_NUMBER, _OBJECT, _TENSOR = range(3)
+_KINDS = ("a number", "an object", "a tensor")
 _NAME_WORDS = 4
 _DIMENSIONS = 64
+_WORDS = 1 + _NAME_WORDS + 1 + _DIMENSIONS
 
 
 def gather_integers(values: list[int], group: ProcessGroup, wire: torch.device) -> list[list[int]]:
@@ -28,9 +38,38 @@ def gather_integers(values: list[int], group: ProcessGroup, wire: torch.device) 
     return table
 
 
-def gather_rows(rows: Tensor, group: ProcessGroup, wire: torch.device) -> Tensor:
+def gather_values(value: object, group: ProcessGroup, wire: torch.device) -> list[Any]:
+    """Every member's number or picklable object; one exchange, two if any is no number."""
+    words, data, trouble = [_NUMBER, 0, 0], b"", None
+    try:
+        if is_number(value) and fits(value):
+            words = [_NUMBER, *pack(value)]
+        else:
+            data = pickle.dumps(value)
+            words = [_OBJECT, len(data)]
+    except Exception as error:  # whatever an object raises: the others wait to hear of it
+        words, trouble = [_OBJECT, -1], error
+    said = _exchange(words, group, wire)
+    lengths = [it[1] if it[0] == _OBJECT else 0 for it in said]
+    if min(lengths) < 0:
+        rank = lengths.index(-1)
+        raise TypeError(
+            f"all_gather: the value of rank {rank} can't be pickled"
+            + (f": {value!r}: {trouble}" if trouble else "")
+        ) from trouble
+    mine = torch.frombuffer(bytearray(data or b"0"), dtype=torch.uint8)[: len(data)]
+    pieces = gather_known(mine, [torch.Size((length,)) for length in lengths], group, wire)
+    return [
+        pickle.loads(piece.numpy().tobytes()) if it[0] == _OBJECT else unpack(*it[1:3])
+        for it, piece in zip(said, pieces, strict=True)
+    ]
+
+
+def gather_rows(
+    rows: Tensor, group: ProcessGroup, words_wire: torch.device, wire: torch.device
+) -> Tensor:
     """All members' rows, concatenated; two exchanges: what everyone has, then the data."""
-    said = [_read(words) for words in gather_integers(_describe(rows), group, wire)]
+    said = [_read(words) for words in _exchange(_describe(rows), group, words_wire)]
     full = [rank for rank, (_, shape) in enumerate(said) if shape.numel() > 0]
     # Where nobody has data, the shape with the most dimensions tells most.
     model = full[0] if full else max(range(len(said)), key=lambda rank: len(said[rank][1]))
@@ -84,15 +123,24 @@ def from_bytes(data: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:
     return data.view(dtype).view(shape)
 
 
+def _exchange(words: list[int], group: ProcessGroup, wire: torch.device) -> list[list[int]]:
+    """What every member says of its value, if they go together."""
+    said = gather_integers(words + [0] * (_WORDS - len(words)), group, wire)
+    tensors = [it[0] == _TENSOR for it in said]
+    if any(tensors) and not all(tensors):
+        kinds = ", ".join(f"rank {rank} has {_KINDS[it[0]]}" for rank, it in enumerate(said))
+        raise TypeError(f"all_gather: {kinds}: expected tensors on all ranks or on none")
+    return said
+
+
 def _describe(rows: Tensor) -> list[int]:
     name = str(rows.dtype).removeprefix("torch.").encode().ljust(8 * _NAME_WORDS)
-    padding = [0] * (_DIMENSIONS - rows.dim())
-    return [*struct.unpack(f"<{_NAME_WORDS}q", name), rows.dim(), *rows.shape, *padding]
+    return [_TENSOR, *struct.unpack(f"<{_NAME_WORDS}q", name), rows.dim(), *rows.shape]
 
 
 def _read(words: list[int]) -> tuple[str, torch.Size]:
-    name = struct.pack(f"<{_NAME_WORDS}q", *words[:_NAME_WORDS]).decode().strip()
-    dims, *shape = words[_NAME_WORDS:]
+    name = struct.pack(f"<{_NAME_WORDS}q", *words[1 : 1 + _NAME_WORDS]).decode().strip()
+    dims, *shape = words[1 + _NAME_WORDS :]
     return name, torch.Size(shape[:dims])
 
 

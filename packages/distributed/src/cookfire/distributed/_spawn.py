@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ import torch
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # exported, unlisted
 
 from ._backends import ALIASES, BARRIER_AFTER_INIT, Backend, receive, sendable
+from ._checks import check_options, check_type, check_whole
 from ._environment import Place
 from ._group import check_backend, finalize, get_local_rank, get_nproc_per_node, initialize
 from ._together import run_together
@@ -47,11 +49,13 @@ def spawn(
 
     Raises:
         ProcessRaisedException, ProcessExitedException: (from ``torch.multiprocessing``) A process
-            failed: with the rank, its traceback, and the exception itself as ``__cause__``.
-        TypeError: The function can't be sent to another process.
+            failed: with the rank, its traceback, and the exception itself as ``__cause__``. One
+            that ends before ``fn`` returns has failed too, also by ``sys.exit(0)``.
+        TypeError: The function can't be sent to another process, or an argument is of the wrong
+            type or unknown.
         ValueError: The backend is unknown, or arguments contradict one another.
     """
-    Job(backend, nproc_per_node, **kwargs).run(fn, args, kwargs_dict or {})
+    plan(backend, nproc_per_node, kwargs).run(fn, args, kwargs_dict or {})
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,9 @@ class Job:
 
     def __post_init__(self) -> None:
         check_backend(self.backend)
-        if self.nproc_per_node < 1:
-            raise ValueError(f"nproc_per_node {self.nproc_per_node}: expected 1 or more")
+        self._check_types()
         if self._by_xla:
             self._check_xla()
-        if self.nnodes < 1:
-            raise ValueError(f"nnodes {self.nnodes}: expected 1 or more")
         if self.nnodes > 1 and self.node_rank is None:
             raise ValueError(f"nnodes {self.nnodes}: expected node_rank= too, from 0")
         if not 0 <= self.number_of_node < self.nnodes:
@@ -91,6 +92,22 @@ class Job:
                 f"master_port={self.master_port}: expected address and port of node 0, "
                 "or init_method="
             )
+
+    def _check_types(self) -> None:
+        check_whole("nproc_per_node", self.nproc_per_node, 1)
+        check_whole("nnodes", self.nnodes, 1)
+        if self.node_rank is not None:
+            check_whole("node_rank", self.node_rank, 0)
+        if self.master_port is not None:
+            check_whole("master_port", self.master_port, 1)
+        texts = (str, type(None))
+        check_type("master_addr", self.master_addr, texts, "an address")
+        check_type("init_method", self.init_method, texts, "a URL")
+        check_type("timeout", self.timeout, (timedelta, type(None)), "a datetime.timedelta")
+        methods = multiprocessing.get_all_start_methods()
+        if self.start_method not in methods:
+            expected = ", ".join(map(repr, methods))
+            raise ValueError(f"start_method={self.start_method!r}: expected one of {expected}")
 
     @property
     def number_of_node(self) -> int:
@@ -177,6 +194,17 @@ class Job:
                 master_listen_fd=server.detach(),
             )
         return port, store
+
+
+def plan(backend: str, nproc_per_node: int, options: Mapping[str, Any]) -> Job:
+    """A job of these options, by name.
+
+    Raises:
+        TypeError: An option is unknown, or of the wrong type.
+        ValueError: Options contradict one another, or the backend is unknown.
+    """
+    check_options("spawn", Job, options, taken=("backend", "nproc_per_node"))
+    return Job(backend, nproc_per_node, **options)
 
 
 def _in_process(

@@ -36,7 +36,8 @@ def run_together(
     Raises:
         ProcessRaisedException: A process raised; with its traceback as text, and the exception
             itself as ``__cause__`` if it can be pickled. The first one, where several did.
-        ProcessExitedException: A process was killed or exited with a code that is not 0.
+        ProcessExitedException: A process was killed, or exited before its function returned,
+            with whatever code; or afterwards with one that is not 0.
         TypeError: The function or an argument can't be sent to another process.
     """
     context = cast("SpawnContext", multiprocessing.get_context(start_method))
@@ -84,16 +85,19 @@ class _Worker:
     number: int
     process: Any  # of the start method's own class
     reports: Connection
+    returned: bool = False
     failure: _Failure | None = None
 
     def receive(self) -> None:
         with contextlib.suppress(EOFError):
-            if self.failure is None and self.reports.poll():
+            if not self.returned and self.failure is None and self.reports.poll():
                 self.failure = pickle.loads(self.reports.recv_bytes())
+                self.returned = self.failure is None
 
     @property
     def crashed(self) -> bool:
-        return self.failure is None and self.process.exitcode not in (None, 0)
+        code = self.process.exitcode
+        return self.failure is None and code is not None and not (code == 0 and self.returned)
 
     def __str__(self) -> str:
         name = f"rank {self.number} (process {self.process.pid})"
@@ -102,7 +106,9 @@ class _Worker:
         code = self.process.exitcode
         if code < 0:
             return f"{name} was ended by {signal.Signals(-code).name}"
-        return f"{name} exited with code {code}"
+        return f"{name} exited with code {code}" + (
+            "" if self.returned else ", before its function returned"
+        )
 
 
 def _start(process: Any) -> None:
@@ -182,6 +188,7 @@ def _work(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         function(number, *args)
+        inbox.send_bytes(pickle.dumps(None))  # only who says so has succeeded: exit code 0 is cheap
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)  # the parent has been interrupted as well, and says so
     except Exception as error:  # whatever the function raises: the parent raises it again
@@ -192,6 +199,9 @@ def _work(
             pickled = b""
         inbox.send_bytes(pickle.dumps(_Failure(when, text, pickled)))
         sys.exit(1)
+    finally:
+        # It ends anyway: what runs at exit is neither interrupted nor complains of that.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @functools.cache  # once a process

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch.utils.data import (
@@ -15,6 +15,7 @@ from torch.utils.data import (
     Sampler,
 )
 
+from ._checks import check_type
 from ._group import backend, device, get_rank, get_world_size
 from ._log import announce
 from ._model import auto_model, auto_optim, no_sync
@@ -64,6 +65,7 @@ def auto_dataloader(
         >>> [len(batch) for batch in loader]
         [4, 4, 2]
     """
+    check_type("auto_dataloader: seed", seed, SupportsIndex, "a whole number")
     generator = torch.Generator().manual_seed(derive_seed(seed, 0, -1, get_rank()))
     options: dict[str, Any] = {"generator": generator, "pin_memory": device().type == "cuda"}
     options |= kwargs
@@ -147,7 +149,7 @@ def _per_process(batch_size: int | None) -> int | None:
     """One process's part of a global batch."""
     if batch_size is None:
         return None
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch_size {batch_size!r}: expected a whole number, 1 or more")
     world_size = get_world_size()
     if batch_size % world_size == 0:

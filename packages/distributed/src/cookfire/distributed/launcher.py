@@ -11,6 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from ._checks import check_options
 from ._environment import launched
 from ._group import (
     check_backend,
@@ -23,7 +24,7 @@ from ._group import (
     is_active,
 )
 from ._log import announce
-from ._spawn import Job
+from ._spawn import Job, plan
 from ._together import end_with_launcher
 
 __all__ = ["Parallel"]
@@ -55,6 +56,7 @@ class Parallel:
 
     Raises:
         ValueError: The backend is unknown, or arguments contradict one another.
+        TypeError: An argument is of the wrong type, or there is none of that name.
 
     Example:
         >>> def training(local_rank, config, **kwargs):
@@ -75,6 +77,7 @@ class Parallel:
         init_method: str | None = None,
         **spawn_kwargs: Any,
     ) -> None:
+        check_options("Parallel", Job, spawn_kwargs, taken=("backend",))
         self.backend = backend
         self._job: Job | None = None
         options = {
@@ -167,7 +170,7 @@ class Parallel:
                 f"nproc_per_node={nproc_per_node}: this process is one of several already, which "
                 "torchrun or the like started; leave nproc_per_node out to join them"
             )
-        job = Job(backend, nproc_per_node, **self._options)
+        job = plan(backend, nproc_per_node, self._options)
         shown = {
             "nproc_per_node": job.nproc_per_node,
             "nnodes": job.nnodes,

@@ -6,12 +6,14 @@ engines for the usual case.
 """
 
 from cookfire.engine._engine import Engine
-from cookfire.engine._handlers import RemovableEventHandle
-from cookfire.engine._supervised import (
+from cookfire.engine._evaluation import (
     create_supervised_evaluator,
-    create_supervised_trainer,
     supervised_evaluation_step,
     supervised_evaluation_step_amp,
+)
+from cookfire.engine._handlers import RemovableEventHandle
+from cookfire.engine._training import (
+    create_supervised_trainer,
     supervised_training_step,
     supervised_training_step_amp,
     supervised_training_step_tpu,

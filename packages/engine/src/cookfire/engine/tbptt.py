@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cookfire.engine._batches import Device, PrepareBatch, prepare_xy
 from cookfire.engine._engine import Engine
-from cookfire.engine._supervised import Device, PrepareBatch, _prepare_batch
 from cookfire.engine.events import EventEnum
 from cookfire.engine.utils import apply_to_tensor
 
@@ -34,7 +34,7 @@ def create_supervised_tbptt_trainer(
     dim: int = 0,
     device: Device = None,
     non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
+    prepare_batch: PrepareBatch = prepare_xy,
 ) -> Engine:
     """Return a trainer that splits each batch in time and steps the optimizer after each piece.
 

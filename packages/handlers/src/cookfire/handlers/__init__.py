@@ -7,6 +7,7 @@ needs (strict parameters, run folder, resume, verify) in :mod:`cookfire.handlers
 from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers._run_state import RunState
+from cookfire.handlers._weights import export_weights, load_weights
 from cookfire.handlers.base_logger import BaseLogger
 from cookfire.handlers.checkpoint import (
     BaseSaveHandler,
@@ -117,5 +118,7 @@ __all__ = [
     "VisdomLogger",
     "WandBLogger",
     "create_lr_scheduler_with_warmup",
+    "export_weights",
     "global_step_from_engine",
+    "load_weights",
 ]

@@ -12,7 +12,10 @@ from typing import Any
 import cookfire.distributed as idist
 from cookfire.engine import Engine, Events
 
-__all__ = ["Preemption"]
+__all__ = ["SIGNALS", "Preemption"]
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What clusters send, some seconds before they kill."""
 
 
 class Preemption:
@@ -31,9 +34,10 @@ class Preemption:
     The processes that load the data should not get SIGTERM themselves, or they end at once, and
     with them the run. With SLURM, SIGUSR1 is the better choice.
 
+    :meth:`RunState.keep` has one of these: a run that it keeps needs no other.
+
     Args:
-        save: called with the engine, on every rank: a :class:`Checkpoint` of a :class:`RunState`,
-            or a function.
+        save: called with the engine, on every rank: a :class:`Checkpoint`, or a function.
         signals: what to listen to; SIGTERM and SIGUSR1 by default.
         exits: end the process by ``SystemExit``. If False, ``run()`` returns, and :attr:`received`
             tells that it is not finished.
@@ -48,8 +52,8 @@ class Preemption:
         ValueError: there are no signals; when the run begins: it is not in the main thread.
 
     Example:
-        >>> state = RunState(trainer, model=model)
-        >>> preemption = Preemption(lambda: torch.save(state.state_dict(), folder / "run.pt"))
+        >>> run = RunState(trainer, model=model)
+        >>> preemption = Preemption(lambda: run.save(folder / "run.pt"))
         >>> preemption.attach(trainer)
         >>> state = trainer.run(data)
         >>> preemption.received is None
@@ -59,7 +63,7 @@ class Preemption:
     def __init__(
         self,
         save: Callable[..., Any],
-        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGUSR1),
+        signals: Sequence[signal.Signals] = SIGNALS,
         exits: bool = True,
         every: int = 10,
     ) -> None:
@@ -98,7 +102,10 @@ class Preemption:
         if self._previous:
             return
         if threading.current_thread() is not threading.main_thread():
-            raise ValueError("Preemption: python lets only the main thread listen to signals")
+            raise ValueError(
+                "Preemption: python lets only the main thread listen to signals; run the engine "
+                "there, or without it (RunState.keep: signals=())"
+            )
         for number in self.signals:
             self._previous[number] = signal.signal(number, self._note)
 

@@ -54,7 +54,8 @@ def work(_local_rank: int, function: Function[ConfigT], config: ConfigT, task: T
     """Run the function in this process; what ``Parallel`` starts."""
     _environment.prepare_process(compiles=config.compile)
     _show_log()
-    if (count := idist.get_world_size()) != config.processes:
+    count = idist.get_world_size()
+    if count != config.processes and idist.get_rank() == 0:
         logger.warning(
             "%d processes were started, the profile has %d; its results may differ",
             count, config.processes,

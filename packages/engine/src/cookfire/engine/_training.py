@@ -1,10 +1,12 @@
-"""Ready-made steps and engines for a model, an optimizer and a loss."""
+"""Ready-made training: steps and an engine for a model, an optimizer and a loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,48 +16,25 @@ from torch.optim import Optimizer
 
 from cookfire.distributed import auto_optim, has_xla_support, no_sync, xla
 from cookfire.engine._accumulation import Accumulation
+from cookfire.engine._batches import (
+    Device,
+    PrepareBatch,
+    Step,
+    call_model,
+    device_type_of,
+    prepare_xy,
+    same,
+)
 from cookfire.engine._engine import Engine
 from cookfire.engine.deterministic import DeterministicEngine
 from cookfire.engine.events import Events
-from cookfire.engine.utils import convert_tensor
 
-Device = str | torch.device | None
-PrepareBatch = Callable[..., tuple[Any, Any]]
-Step = Callable[[Engine, Any], Any]
-
-
-class AttachableMetric(Protocol):
-    """What an evaluator needs of a metric."""
-
-    def attach(self, engine: Engine, name: str) -> Any:
-        """Compute the metric in ``engine`` and keep its value under ``name``."""
-        ...
-
-
-def _prepare_batch(
-    batch: Sequence[Any], device: Device = None, non_blocking: bool = False
-) -> tuple[Any, Any]:
-    x, y = batch
-    return (
-        convert_tensor(x, device=device, non_blocking=non_blocking),
-        convert_tensor(y, device=device, non_blocking=non_blocking),
-    )
-
-
-def _same(output: Any) -> Any:
-    return output
-
-
-def _call_model(model: nn.Module, x: Any) -> Any:
-    return model(x)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 def _detached_loss(x: Any, y: Any, y_pred: Any, loss: Tensor) -> Tensor:  # noqa: ARG001 - the transform's signature
     return loss.detach()
-
-
-def _prediction_and_target(x: Any, y: Any, y_pred: Any) -> tuple[Any, Any]:  # noqa: ARG001 - the transform's signature
-    return y_pred, y
 
 
 def _training_step(
@@ -69,6 +48,7 @@ def _training_step(
     output_transform: Callable[[Any, Any, Any, Tensor], Any],
     gradient_accumulation_steps: int,
     model_fn: Callable[[nn.Module, Any], Any],
+    *,
     context: Callable[[], AbstractContextManager[Any]] | None = None,
     scaler: GradScaler | None = None,
     after_step: Callable[[], Any] | None = None,
@@ -136,11 +116,11 @@ def supervised_training_step(
     loss_fn: Callable[[Any, Any], Tensor],
     device: Device = None,
     non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
-    model_transform: Callable[[Any], Any] = _same,
+    prepare_batch: PrepareBatch = prepare_xy,
+    model_transform: Callable[[Any], Any] = same,
     output_transform: Callable[[Any, Any, Any, Tensor], Any] = _detached_loss,
     gradient_accumulation_steps: int = 1,
-    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
+    model_fn: Callable[[nn.Module, Any], Any] = call_model,
 ) -> Step:
     """Return a training step; the arguments are those of :func:`create_supervised_trainer`.
 
@@ -166,18 +146,27 @@ def supervised_training_step(
     )
 
 
-def supervised_training_step_tpu(
-    model: nn.Module,
-    optimizer: Optimizer,
-    loss_fn: Callable[[Any, Any], Tensor],
-    device: Device = None,
-    non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
-    model_transform: Callable[[Any], Any] = _same,
-    output_transform: Callable[[Any, Any, Any, Tensor], Any] = _detached_loss,
-    gradient_accumulation_steps: int = 1,
-    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
-) -> Step:
+def _signed_like(
+    function: Callable[Parameters, Result],
+) -> Callable[[Callable[..., Result]], Callable[Parameters, Result]]:
+    """Give a function the parameters and defaults of ``function``; it gets all by position."""
+    signature = inspect.signature(function)
+
+    def sign(other: Callable[..., Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(other)
+        def signed(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return other(*bound.args)
+
+        vars(signed)["__signature__"] = signature
+        return signed
+
+    return sign
+
+
+@_signed_like(supervised_training_step)
+def supervised_training_step_tpu(model: nn.Module, optimizer: Optimizer, *others: Any) -> Step:
     """Return a training step for an XLA device; :func:`supervised_training_step` and a little more.
 
     Replicas average their gradients, and each optimizer step starts on the device. A loader of
@@ -189,19 +178,7 @@ def supervised_training_step_tpu(
         ModuleNotFoundError: torch_xla is not installed.
         ValueError: the optimizer was made before its model was moved to the device.
     """
-    return _training_step(
-        model,
-        optimizer,
-        loss_fn,
-        device,
-        non_blocking,
-        prepare_batch,
-        model_transform,
-        output_transform,
-        gradient_accumulation_steps,
-        model_fn,
-        after_step=_start_on_xla(optimizer),
-    )
+    return _training_step(model, optimizer, *others, after_step=_start_on_xla(optimizer))
 
 
 def supervised_training_step_amp(
@@ -210,12 +187,12 @@ def supervised_training_step_amp(
     loss_fn: Callable[[Any, Any], Tensor],
     device: Device = None,
     non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
-    model_transform: Callable[[Any], Any] = _same,
+    prepare_batch: PrepareBatch = prepare_xy,
+    model_transform: Callable[[Any], Any] = same,
     output_transform: Callable[[Any, Any, Any, Tensor], Any] = _detached_loss,
     scaler: GradScaler | None = None,
     gradient_accumulation_steps: int = 1,
-    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
+    model_fn: Callable[[nn.Module, Any], Any] = call_model,
     amp_dtype: torch.dtype | None = None,
 ) -> Step:
     """Return a training step in automatic mixed precision, on any device that torch can autocast.
@@ -235,7 +212,7 @@ def supervised_training_step_amp(
         amp_dtype: torch.float16 or torch.bfloat16; the device's own default by default (float16
             on CUDA, bfloat16 on CPU and XLA).
     """
-    device_type = _device_type(model, device)
+    device_type = device_type_of(model, device)
 
     def context() -> AbstractContextManager[Any]:
         return autocast(device_type, dtype=amp_dtype)
@@ -263,14 +240,14 @@ def create_supervised_trainer(
     loss_fn: Callable[[Any, Any], Tensor],
     device: Device = None,
     non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
-    model_transform: Callable[[Any], Any] = _same,
+    prepare_batch: PrepareBatch = prepare_xy,
+    model_transform: Callable[[Any], Any] = same,
     output_transform: Callable[[Any, Any, Any, Tensor], Any] = _detached_loss,
     deterministic: bool = False,
     amp_mode: str | None = None,
     scaler: bool | GradScaler = False,
     gradient_accumulation_steps: int = 1,
-    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
+    model_fn: Callable[[nn.Module, Any], Any] = call_model,
     amp_dtype: torch.dtype | None = None,
 ) -> Engine:
     """Return an engine that trains ``model``.
@@ -315,7 +292,7 @@ def create_supervised_trainer(
         raise ValueError("scaler and amp_dtype need amp_mode='amp'")
     grad_scaler: GradScaler | None = None
     if scaler:
-        grad_scaler = GradScaler(_device_type(model, device)) if scaler is True else scaler
+        grad_scaler = GradScaler(device_type_of(model, device)) if scaler is True else scaler
     if amp_mode == "amp":
         step = supervised_training_step_amp(
             model,
@@ -333,7 +310,7 @@ def create_supervised_trainer(
         )
     else:
         make_step = supervised_training_step
-        if _device_type(model, device) == "xla":
+        if device_type_of(model, device) == "xla":
             make_step = supervised_training_step_tpu
         step = make_step(
             model,
@@ -356,128 +333,9 @@ def create_supervised_trainer(
     return trainer
 
 
-def supervised_evaluation_step(
-    model: nn.Module,
-    device: Device = None,
-    non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
-    model_transform: Callable[[Any], Any] = _same,
-    output_transform: Callable[[Any, Any, Any], Any] = _prediction_and_target,
-    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
-) -> Step:
-    """Return an evaluation step (no gradients); see :func:`create_supervised_evaluator`."""
-
-    def step(engine: Engine, batch: Any) -> Any:  # noqa: ARG001 - a step's signature
-        if model.training:
-            model.eval()
-        with torch.no_grad():
-            x, y = prepare_batch(batch, device=device, non_blocking=non_blocking)
-            y_pred = model_transform(model_fn(model, x))
-            return output_transform(x, y, y_pred)
-
-    return step
-
-
-def supervised_evaluation_step_amp(
-    model: nn.Module,
-    device: Device = None,
-    non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
-    model_transform: Callable[[Any], Any] = _same,
-    output_transform: Callable[[Any, Any, Any], Any] = _prediction_and_target,
-    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
-    amp_dtype: torch.dtype | None = None,
-) -> Step:
-    """Return an evaluation step in mixed precision; see :func:`create_supervised_evaluator`."""
-    step = supervised_evaluation_step(
-        model, device, non_blocking, prepare_batch, model_transform, output_transform, model_fn
-    )
-    device_type = _device_type(model, device)
-
-    def step_amp(engine: Engine, batch: Any) -> Any:
-        with autocast(device_type, dtype=amp_dtype):
-            return step(engine, batch)
-
-    return step_amp
-
-
-def create_supervised_evaluator(
-    model: nn.Module,
-    metrics: Mapping[str, AttachableMetric] | None = None,
-    device: Device = None,
-    non_blocking: bool = False,
-    prepare_batch: PrepareBatch = _prepare_batch,
-    model_transform: Callable[[Any], Any] = _same,
-    output_transform: Callable[[Any, Any, Any], Any] = _prediction_and_target,
-    amp_mode: str | None = None,
-    model_fn: Callable[[nn.Module, Any], Any] = _call_model,
-    amp_dtype: torch.dtype | None = None,
-) -> Engine:
-    """Return an engine that evaluates ``model`` without gradients.
-
-    Args:
-        model: what is evaluated; it is put in evaluation mode when found in training mode.
-        metrics: by name; they are attached and their values end up in ``state.metrics``.
-        device: where batches go; None leaves them where they are.
-        non_blocking: copy asynchronously from pinned memory.
-        prepare_batch: ``(batch, device=, non_blocking=) -> (x, y)``.
-        model_transform: turns what the model returns into ``y_pred``.
-        output_transform: ``(x, y, y_pred) -> state.output``; ``(y_pred, y)`` by default, which is
-            what metrics expect.
-        amp_mode: ``"amp"`` for automatic mixed precision.
-        model_fn: ``(model, x) -> output``, where the model needs more than ``model(x)``.
-        amp_dtype: see :func:`supervised_training_step_amp`.
-
-    Raises:
-        TypeError: a metric can't be attached.
-        ValueError: an unknown ``amp_mode``, or ``amp_dtype`` without it.
-
-    Example:
-        >>> evaluator = create_supervised_evaluator(nn.Linear(2, 1))
-        >>> state = evaluator.run([(torch.ones(4, 2), torch.ones(4, 1))])
-        >>> [tensor.shape for tensor in state.output]
-        [torch.Size([4, 1]), torch.Size([4, 1])]
-    """
-    if amp_mode not in (None, "amp"):
-        raise ValueError(f"amp_mode must be None or 'amp', got {amp_mode!r}")
-    if amp_mode is None and amp_dtype is not None:
-        raise ValueError("amp_dtype needs amp_mode='amp'")
-    if amp_mode == "amp":
-        step = supervised_evaluation_step_amp(
-            model,
-            device,
-            non_blocking,
-            prepare_batch,
-            model_transform,
-            output_transform,
-            model_fn,
-            amp_dtype,
-        )
-    else:
-        step = supervised_evaluation_step(
-            model, device, non_blocking, prepare_batch, model_transform, output_transform, model_fn
-        )
-    evaluator = Engine(step)
-    for name, metric in (metrics or {}).items():
-        if not hasattr(metric, "attach"):
-            raise TypeError(
-                f"metrics[{name!r}]: a {type(metric).__name__} has no attach(); one of another "
-                "library goes into a cookfire.metrics.ExternalMetric(...)"
-            )
-        metric.attach(evaluator, name)
-    return evaluator
-
-
 def _start_on_xla(optimizer: Optimizer) -> Callable[[], None]:
     """Prepare an optimizer, and return what lets an XLA device begin with what it was asked for."""
     if not has_xla_support:
         raise ModuleNotFoundError("training on an XLA device needs torch_xla; see docs/xla.md")
     auto_optim(optimizer)
     return xla.sync
-
-
-def _device_type(model: nn.Module, device: Device) -> str:
-    if device is not None:
-        return torch.device(device).type
-    parameter = next(iter(model.parameters()), None)
-    return "cpu" if parameter is None else parameter.device.type
