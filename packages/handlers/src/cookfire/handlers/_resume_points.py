@@ -47,7 +47,7 @@ class ResumePoints:
         All processes call it; what is raised in the one that writes is raised in all.
         """
         path = self._path(iteration)
-        with on_all_ranks(str(path)):
+        with on_all_ranks(f"{path} was not saved"):
             if idist.get_rank() != 0:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
