@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,34 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from cookfire.engine import Engine, Events
-from cookfire.handlers import Checkpoint, DiskSaver, ModelCheckpoint, Preemption, RunState
+from cookfire.handlers import Checkpoint, ModelCheckpoint
 from cookfire.handlers._files import load_file
 from cookfire.handlers._snapshots import Snapshots
 from tests.handlers.background_ranks import save_in_the_background
 from tests.handlers.helpers import Memory, checkpoints, engine_at, model
-
-
-class Slow(Memory):
-    """Stores when it is let, and fails when it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go = threading.Semaphore(0)
-        self.entered = threading.Semaphore(0)
-        self.failing: dict[str, Exception] = {}
-        self.threads: set[threading.Thread] = set()
-
-    def __call__(self, checkpoint: Any, filename: str, metadata: Any = None) -> None:
-        self.threads.add(threading.current_thread())
-        self.entered.release()
-        assert self.go.acquire(timeout=30)
-        if filename in self.failing:
-            raise self.failing[filename]
-        copied = {name: value.clone() for name, value in checkpoint.items()}
-        super().__call__(copied, filename, metadata)
+from tests.handlers.slow_saver import Slow
 
 
 def weight(saver: Memory, step: int) -> float:
@@ -51,11 +26,11 @@ def weight(saver: Memory, step: int) -> float:
 def test_a_save_keeps_the_state_of_its_moment_while_the_training_changes_it() -> None:
     net, saver = model(0.0), Slow()
     checkpoint = Checkpoint({"model": net}, saver, n_saved=None, background=True)
-    saver.go.release(10)
     for step in range(8):
         nn.init.constant_(net.weight, step)
         checkpoint(engine_at(step))
         nn.init.constant_(net.weight, -1.0)
+        saver.go.release()
     checkpoint.wait()
     assert [weight(saver, step) for step in range(8)] == list(range(8))
     assert saver.calls == [("save", f"model_{step}.pt") for step in range(8)]
@@ -125,100 +100,25 @@ def test_an_error_is_raised_at_the_next_call_and_nothing_is_removed_after_it(
     assert list(saver.files) == ["model_4.pt"]
 
 
-def test_what_waits_behind_a_failed_save_is_saved_and_nothing_is_forgotten() -> None:
+def test_what_waits_behind_a_failed_save_is_saved_and_nothing_is_removed_for_it() -> None:
     saver = Slow()
-    saver.failing["model_2.pt"] = OSError("full")
-    checkpoint = Checkpoint({"model": model()}, saver, background=True)
-    saver.go.release()
-    checkpoint(engine_at(1))
+    saver.failing["model_3.pt"] = OSError("full")
+    checkpoint = Checkpoint({"model": model()}, saver, n_saved=2, background=True)
+    for step in (1, 2):
+        saver.go.release()
+        checkpoint(engine_at(step))
     checkpoint.wait()
-    checkpoint(engine_at(2))
-    checkpoint(engine_at(3))
+    checkpoint(engine_at(3))  # would replace the first
+    checkpoint(engine_at(4))  # would replace the second
     saver.go.release(2)
-    with pytest.raises(RuntimeError, match="model_2"):
+    with pytest.raises(RuntimeError, match="model_3"):
         checkpoint.wait()
-    assert list(saver.files) == ["model_1.pt", "model_3.pt"]
-    assert checkpoint.last_checkpoint == "model_3.pt"
+    assert list(saver.files) == ["model_1.pt", "model_2.pt", "model_4.pt"]
+    assert checkpoint.last_checkpoint == "model_4.pt"
     saver.go.release()
-    checkpoint(engine_at(4))
+    checkpoint(engine_at(5))
     checkpoint.wait()
-    assert list(saver.files) == ["model_4.pt"]
-
-
-def test_an_error_at_the_end_of_a_run_is_raised_by_the_run() -> None:
-    def fail(checkpoint: Any, filename: str) -> None:
-        raise OSError(f"no room for {filename}")
-
-    trainer = Engine(lambda *_: None)
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED(once=3), Checkpoint({"model": model()}, fail, background=True)
-    )
-    with pytest.raises(RuntimeError, match=r"model_3\.pt was not saved: OSError: no room for"):
-        trainer.run([0] * 3)
-
-
-@pytest.mark.parametrize("end", ["completed", "terminated", "interrupted", "failed"])
-@pytest.mark.parametrize(
-    "event", [Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED, Events.COMPLETED]
-)
-def test_a_run_does_not_end_before_its_last_save_is_safe(
-    tmp_path: Path, end: str, event: Any
-) -> None:
-    if event is Events.COMPLETED and end in ("interrupted", "failed"):
-        return  # there is none
-
-    def step(engine: Engine, batch: int) -> None:
-        if end == "failed" and engine.state.iteration == 3:
-            raise ZeroDivisionError
-
-    saved: list[str] = []
-
-    def save(checkpoint: Any, filename: str) -> None:
-        threading.Event().wait(0.05)
-        saved.append(filename)
-
-    trainer = Engine(step)
-    checkpoint = Checkpoint({"model": model()}, save, background=True)
-    trainer.add_event_handler(event, checkpoint)
-    stop = {"terminated": trainer.terminate, "interrupted": trainer.interrupt}
-    if end in stop:
-        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), stop[end])
-    try:
-        trainer.run([0, 0], max_epochs=2)
-    except ZeroDivisionError:
-        assert end == "failed"
-    last = {"completed": 4, "terminated": 3, "interrupted": 3, "failed": 2}[end]
-    if event is Events.EPOCH_COMPLETED and end != "completed":
-        last = 2
-    assert saved[-1] == f"model_{last}.pt"
-    if end != "failed":
-        assert checkpoint.last_checkpoint == saved[-1]
-
-
-def test_the_end_of_an_evaluation_is_not_the_end_of_the_run_and_waits_for_nothing() -> None:
-    saver = Slow()
-    trainer, evaluator = Engine(lambda *_: None), Engine(lambda *_: None)
-    handler = Checkpoint({"model": model()}, saver, background=True)
-    evaluator.add_event_handler(Events.COMPLETED, handler)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), lambda: evaluator.run([0]))
-    seen = []
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED(once=2),
-        lambda: (seen.append(dict(saver.files)), saver.go.release()),
-    )
-    trainer.run([0, 0])
-    assert seen == [{}]
-    assert list(saver.files) == ["model_1.pt"]
-
-
-def test_a_run_state_does_not_see_what_waits_for_the_run(tmp_path: Path) -> None:
-    trainer, evaluator = Engine(lambda *_: None), Engine(lambda *_: None)
-    state = RunState(trainer, evaluator=evaluator)
-    handler = Checkpoint({"run": state}, tmp_path, background=True)
-    evaluator.add_event_handler(Events.COMPLETED, handler)
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run([0]))
-    trainer.run([0, 0], max_epochs=3)
-    assert "Checkpoint 1" not in state.state_dict()["ranks"][0]["attached"]
+    assert list(saver.files) == ["model_4.pt", "model_5.pt"]
 
 
 def test_a_file_has_the_bytes_that_it_has_in_the_foreground(tmp_path: Path) -> None:
@@ -287,79 +187,6 @@ def test_functions_and_model_checkpoints_save_in_the_background_too(tmp_path: Pa
     assert handler.last_checkpoint == tmp_path / "model_acc=0.3000.pt"
     handler.reset()
     assert handler.last_checkpoint is None
-
-
-SCRIPT = """
-import sys, time
-from cookfire.handlers import Checkpoint
-from tests.handlers.helpers import engine_at, model
-
-def slowly(checkpoint, filename):
-    time.sleep(0.3)
-    print("saved", filename, flush=True)
-    if sys.argv[1] == "fails":
-        raise OSError("the disk is full")
-
-Checkpoint({"model": model()}, slowly, background=True)(engine_at(1))
-print("the end of the program", flush=True)
-if sys.argv[1] == "raises":
-    raise SystemExit(3)
-"""
-
-
-@pytest.mark.parametrize("how", ["ends", "raises", "fails"])
-def test_the_interpreter_waits_for_the_last_save_and_an_error_is_said(how: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.splitlines() == ["the end of the program", "saved model_1.pt"]
-    assert done.returncode == (3 if how == "raises" else 0)
-    assert ("model_1.pt was not saved: OSError: the disk is full" in done.stderr) == (
-        how == "fails"
-    )
-
-
-def test_preemption_ends_the_process_only_when_its_save_is_safe(tmp_path: Path) -> None:
-    def save(checkpoint: Any, filename: str) -> None:
-        threading.Event().wait(0.1)
-        DiskSaver(tmp_path, require_empty=False)(checkpoint, filename)
-
-    trainer = Engine(lambda *_: None)
-    handler = Checkpoint({"model": model()}, save, filename_pattern="run.pt", background=True)
-    Preemption(handler, exits=True).attach(trainer)
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED(once=2), lambda: os.kill(os.getpid(), signal.SIGTERM)
-    )
-    with pytest.raises(SystemExit):
-        trainer.run([0] * 5)
-    assert checkpoints(tmp_path) == ["run.pt"]
-    assert handler.last_checkpoint == "run.pt"
-
-
-def test_workers_that_load_the_data_can_be_forked_while_it_saves(tmp_path: Path) -> None:
-    net = nn.Linear(300, 300)
-    trainer = Engine(lambda engine, batch: None)
-    handler = Checkpoint({"model": net}, tmp_path, background=True)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED | Events.EPOCH_STARTED, handler)
-    loader = DataLoader(range(6), num_workers=2)
-    trainer.run(loader, max_epochs=3)
-    assert checkpoints(tmp_path) == ["model_18.pt"]
-    load_file(tmp_path / "model_18.pt")
-
-
-def test_a_forked_process_saves_with_a_thread_of_its_own(tmp_path: Path) -> None:
-    handler = Checkpoint({"model": model()}, tmp_path, n_saved=None, background=True)
-    handler(engine_at(1))
-    handler.wait()
-    child = os.fork()
-    if child == 0:
-        try:
-            handler(engine_at(2))
-            handler.wait()
-        finally:
-            os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    assert checkpoints(tmp_path) == ["model_1.pt", "model_2.pt"]
 
 
 def test_buffers_are_used_again_and_given_up_when_the_disk_has_caught_up() -> None:
