@@ -21,7 +21,7 @@ from cookfire.handlers import (
     DiskSaver,
 )
 from tests.handlers.helpers import Memory, checkpoints, engine_at, model
-from tests.handlers.killing import kill_at_random_moments, kill_before_each_call
+from tests.handlers.killing import kill_before_each_call
 from tests.handlers.ranks import save_together
 
 
@@ -80,23 +80,6 @@ def newest(folder: Path) -> int:
     step = int(net.weight[0, 0].item())
     assert path.name == f"model_{step}.pt"
     return step
-
-
-def test_rotating_saves_survive_sigkill_at_any_moment(tmp_path: Path) -> None:
-    save_step(tmp_path, 1)
-
-    def save_on() -> None:
-        step = newest(tmp_path)
-        while True:
-            save_step(tmp_path, step := step + 1)
-
-    last = 1
-    for _ in kill_at_random_moments(save_on, 30):
-        step = newest(tmp_path)
-        assert step >= last
-        assert len(checkpoints(tmp_path)) <= 30
-        last = step
-    assert last > 1
 
 
 def test_the_old_one_is_there_until_the_new_one_is_safe_at_every_system_call(

@@ -4,7 +4,7 @@ What most trainings want, attached in one call, is in :mod:`cookfire.handlers.co
 needs (strict parameters, run folder, resume, verify) in :mod:`cookfire.handlers.recipe`.
 """
 
-from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers._weights import export_weights, load_weights
@@ -14,6 +14,7 @@ from cookfire.handlers.checkpoint import (
     Checkpoint,
     CheckpointEvents,
     DiskSaver,
+    FsspecSaver,
     ModelCheckpoint,
 )
 from cookfire.handlers.clearml_logger import ClearMLLogger, ClearMLSaver
@@ -83,6 +84,7 @@ __all__ = [
     "ExpStateScheduler",
     "FBResearchLogger",
     "FastaiLRFinder",
+    "FsspecSaver",
     "GradientClipping",
     "GradientNorm",
     "HandlersTimeProfiler",

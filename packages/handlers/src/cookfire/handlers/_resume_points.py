@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cookfire import distributed as idist
-from cookfire.handlers._files import DamagedCheckpoint, load_file, remove_file, save_file
+from cookfire.handlers._files import load_file, remove_file, save_file
+from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers._savers import on_all_ranks
 
 __all__ = ["ResumePoint", "ResumePoints"]
@@ -46,7 +47,7 @@ class ResumePoints:
         All processes call it; what is raised in the one that writes is raised in all.
         """
         path = self._path(iteration)
-        with on_all_ranks(str(path)):
+        with on_all_ranks(f"{path} was not saved"):
             if idist.get_rank() != 0:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 import cookfire.distributed as idist
 from cookfire.handlers._delivery import require
-from cookfire.handlers._files import DamagedCheckpoint, write_atomically
+from cookfire.handlers._files import write_atomically
 from cookfire.handlers._fitting import find_misfit
 from cookfire.handlers._objects import load_into, state_of
+from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers._savers import on_all_ranks
 from cookfire.handlers.ema_handler import EMAHandler
 

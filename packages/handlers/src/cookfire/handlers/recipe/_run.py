@@ -13,7 +13,8 @@ import torch
 
 from cookfire import distributed as idist
 from cookfire.engine import Engine
-from cookfire.handlers._files import load_file, to_host, write_atomically
+from cookfire.handlers._contents import to_host
+from cookfire.handlers._files import load_file, write_atomically
 from cookfire.handlers._keeping import position_of
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers.recipe._errors import RecipeError, show_path
