@@ -156,6 +156,7 @@ class Checkpoint(Serializable):
         self._saved: list[Saved] = []  # the worst, or oldest, first; also what is being saved
         self._safe: list[Saved] = []  # those of them that are known to be safe
         self._pending: list[_Pending] = []
+        self._planned: dict[str, Any] | None = None  # the state after the save that goes on
         self._leftovers: list[str] = []  # what a run that was killed may not have removed
         check_pattern(self._pattern(), score_function is not None, score_name is not None)
 
@@ -190,7 +191,11 @@ class Checkpoint(Serializable):
             return
         self._remove_leftovers()
         pending = _Pending(new, self._kept.beyond(saved), engine)
-        metadata = self._metadata(name, new)
+        metadata = {
+            "basename": f"{self.filename_prefix}_{name}" if self.filename_prefix else name,
+            "score_name": self.score_name,
+            "priority": new.priority,
+        }
         if self._background is None:
             with on_all_ranks(f"{new.filename} was not saved"):
                 self._saver(self._collect(objects, saved), new.filename, metadata)
@@ -227,18 +232,20 @@ class Checkpoint(Serializable):
         return step
 
     def _collect(self, objects: Mapping[str, Any], saved: list[Saved]) -> Any:
-        states = {name: state_of(thing, self.save_on_rank) for name, thing in objects.items()}
-        if self.include_self:
-            dropped = [item.filename for item in self._kept.beyond(saved)]
-            states[_SELF] = {**_state(saved[len(dropped) :]), "_dropped": dropped}
-        return states if len(states) > 1 else next(iter(states.values()))
-
-    def _metadata(self, name: str, new: Saved) -> dict[str, Any]:
-        return {
-            "basename": f"{self.filename_prefix}_{name}" if self.filename_prefix else name,
-            "score_name": self.score_name,
-            "priority": new.priority,
+        dropped = self._kept.beyond(saved)
+        # What is collected holds this handler's own state if it includes itself, or if a RunState
+        # is among the objects: as it will be when all is saved.
+        self._planned = {
+            **_state(saved[len(dropped) :]),
+            "_dropped": [item.filename for item in dropped],
         }
+        try:
+            states = {name: state_of(thing, self.save_on_rank) for name, thing in objects.items()}
+        finally:
+            planned, self._planned = self._planned, None
+        if self.include_self:
+            states[_SELF] = planned
+        return states if len(states) > 1 else next(iter(states.values()))
 
     def _remove_leftovers(self) -> None:
         for name in self._leftovers:
@@ -340,7 +347,7 @@ class Checkpoint(Serializable):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the names and scores of what is saved, or about to be."""
-        return _state(self._saved)
+        return self._planned or _state(self._saved)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what another one saved."""
