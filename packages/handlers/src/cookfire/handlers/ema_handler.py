@@ -50,7 +50,7 @@ class EMAHandler(Serializable):
 
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: ``momentum`` is out of range, ``handle_buffers`` unknown, or one setting of the
+        ValueError: a number is out of range, ``handle_buffers`` unknown, or one setting of the
             warm-up is given without the other.
 
     Example:
@@ -80,6 +80,10 @@ class EMAHandler(Serializable):
                 "a warm-up needs both momentum_warmup and warmup_iters, "
                 f"got {momentum_warmup!r} and {warmup_iters!r}"
             )
+        if momentum_warmup is not None and not 0 <= momentum_warmup <= 1:
+            raise ValueError(f"momentum_warmup must be from 0 to 1, got {momentum_warmup!r}")
+        if warmup_iters is not None and warmup_iters < 1:
+            raise ValueError(f"warmup_iters must be at least 1 update, got {warmup_iters!r}")
         if handle_buffers not in ("copy", "update", "ema_train"):
             raise ValueError(
                 f"handle_buffers must be 'copy', 'update' or 'ema_train', got {handle_buffers!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cookfire.engine import Engine, Events
+from cookfire.engine import Engine, Events, State
 
 __all__ = ["EpochOutputStore"]
 
@@ -41,7 +41,14 @@ class EpochOutputStore:
         Args:
             engine: whose outputs.
             name: when an epoch is complete they are put into ``engine.state`` under this name.
+
+        Raises:
+            ValueError: it is the name of one of the state's own attributes.
         """
+        if name is not None and hasattr(State(), name):
+            raise ValueError(
+                f"name {name!r}: engine.state's own attribute would be overwritten; give another"
+            )
         self.name = name
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)

@@ -30,7 +30,7 @@ class TimeLimit:
     """
 
     def __init__(self, limit_sec: int | None = 28800, every: int = 10) -> None:
-        if limit_sec is not None and limit_sec <= 0:
+        if limit_sec is not None and not limit_sec > 0:
             raise ValueError(f"limit_sec must be above 0 seconds, got {limit_sec!r}")
         if every < 1:
             raise ValueError(f"every must be at least 1 iteration, got {every!r}")
