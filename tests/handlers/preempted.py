@@ -32,7 +32,9 @@ def train(
     average.attach(trainer)
     EarlyStopping(9, lambda engine: -engine.state.metrics["loss"], trainer).attach(evaluator)
     if slowly:
-        trainer.add_event_handler(Events.STARTED, lambda: (folder / "begun").touch())
+        trainer.add_event_handler(
+            Events.ITERATION_STARTED(once=1), lambda: (folder / "begun").touch()
+        )
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: time.sleep(0.1))
     run = RunState(trainer, model=model, optimizer=optimizer, evaluator=evaluator)
     run.keep(folder / "run", every=3)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,19 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 
+from cookfire.distributed import auto_dataloader
 from cookfire.engine import Engine
-from cookfire.handlers import EMAHandler, EpochOutputStore, TimeLimit
+from cookfire.handlers import (
+    BatchSizeScheduler,
+    EarlyStopping,
+    EMAHandler,
+    EpochOutputStore,
+    GradientClipping,
+    GradientNorm,
+    Preemption,
+    TerminateOnNan,
+    TimeLimit,
+)
 from cookfire.handlers.param_scheduler import (
     ConcatScheduler,
     CosineAnnealingScheduler,
@@ -79,3 +93,33 @@ def test_a_warm_up_of_an_average_out_of_range_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         EMAHandler(nn.Linear(1, 1), 0.1, warmup, updates)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Preemption(print, [9]), "as signal.SIGTERM, got 9"),
+        (lambda: Preemption(print, [signal.SIGKILL]), "what a program can hear"),
+        (lambda: Preemption(print, every=1.5), "every must be a whole number of iterations"),
+        (lambda: GradientNorm(optimizer(), "x"), "norm_type must be a number, got 'x'"),
+        (lambda: GradientNorm(optimizer(), 0), "norm_type must be above 0, got 0"),
+        (lambda: GradientClipping(optimizer(), "a"), "max_norm must be a number, got 'a'"),
+        (lambda: EarlyStopping(2.5, float, Engine(print)), "whole number of evaluations, got 2.5"),
+        (lambda: TerminateOnNan(3), "output_transform must be a function, got 3"),
+        (lambda: EpochOutputStore(3), "output_transform must be a function, got 3"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_refused_when_they_are_given(
+    make: Callable[[], object], text: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
+        make()
+
+
+def test_a_batch_size_is_not_scheduled_for_other_data_than_the_runs() -> None:
+    mine, other = (auto_dataloader(range(8), batch_size=2) for _ in range(2))
+    trainer = Engine(lambda *_: None)
+    BatchSizeScheduler(mine, lambda _: 4).attach(trainer)
+    with pytest.raises(ValueError, match="give BatchSizeScheduler the loader that run"):
+        trainer.run(other)
+    assert trainer.run(mine).iteration == 2

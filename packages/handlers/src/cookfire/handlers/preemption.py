@@ -11,11 +11,15 @@ from typing import Any
 
 import cookfire.distributed as idist
 from cookfire.engine import Engine, Events
+from cookfire.handlers._checks import check_whole
 
 __all__ = ["SIGNALS", "Preemption"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What clusters send, some seconds before they kill."""
+
+
+_NOT_HEARD = (signal.SIGKILL, signal.SIGSTOP)
 
 
 class Preemption:
@@ -71,8 +75,12 @@ class Preemption:
             raise TypeError(f"save must be a function or a handler, got {type(save).__name__}")
         if not signals:
             raise ValueError("signals: expected at least one")
-        if every < 1:
-            raise ValueError(f"every must be at least 1 iteration, got {every!r}")
+        for number in signals:
+            if not isinstance(number, signal.Signals) or number in _NOT_HEARD:
+                raise ValueError(
+                    f"signals: expected what a program can hear, as signal.SIGTERM, got {number!r}"
+                )
+        check_whole("every", every, "iteration")
         self.save = save
         self.signals = tuple(signals)
         self.exits = exits

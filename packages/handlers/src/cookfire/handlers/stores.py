@@ -31,6 +31,8 @@ class EpochOutputStore:
     """
 
     def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
+        if not callable(output_transform):
+            raise TypeError(f"output_transform must be a function, got {output_transform!r}")
         self.output_transform = output_transform
         self.data: list[Any] = []
         self.name: str | None = None
