@@ -1,7 +1,9 @@
-"""A training that is told to end: run as a process of its own, and again in that of the test."""
+"""A training that is told to end, or killed: run as a process of its own and in the test's."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,43 +13,57 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from cookfire.distributed import auto_dataloader
-from cookfire.engine import Events, create_supervised_trainer
-from cookfire.handlers import (
-    Checkpoint,
-    CosineAnnealingScheduler,
-    DiskSaver,
-    EMAHandler,
-    Preemption,
-    RunState,
-)
+from cookfire.engine import Events, create_supervised_evaluator, create_supervised_trainer
+from cookfire.handlers import CosineAnnealingScheduler, EarlyStopping, EMAHandler, RunState
+from cookfire.metrics import Loss
 
 
-def train(folder: Path, *, slowly: bool = False, resume: bool = False) -> list[Any]:
+def train(
+    folder: Path, *, seed: int = 0, slowly: bool = False, kill_at: int | None = None
+) -> list[Any]:
     """Train for 20 iterations, slowly enough to be told to end if wanted; return the weights."""
-    torch.manual_seed(3 if resume else 0)
+    torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     trainer = create_supervised_trainer(model, optimizer, nn.MSELoss())
+    evaluator = create_supervised_evaluator(model, {"loss": Loss(nn.MSELoss())})
     CosineAnnealingScheduler(optimizer, "lr", 0.02, 0.0, 20).attach(trainer)
-    EMAHandler(model, 0.1).attach(trainer)
-    state = RunState(trainer, model=model, optimizer=optimizer)
-    saver = DiskSaver(folder, require_empty=False)
-    save = Checkpoint({"run": state}, saver, filename_pattern="run.pt")
-    Preemption(save).attach(trainer)
+    average = EMAHandler(model, 0.1)
+    average.attach(trainer)
+    EarlyStopping(9, lambda engine: -engine.state.metrics["loss"], trainer).attach(evaluator)
     if slowly:
-        trainer.add_event_handler(Events.STARTED, lambda: (folder / "begun").touch())
+        trainer.add_event_handler(
+            Events.ITERATION_STARTED(once=1), lambda: (folder / "begun").touch()
+        )
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: time.sleep(0.1))
-    if resume:
-        state.load_state_dict(torch.load(folder / "run.pt", weights_only=True))
+    run = RunState(trainer, model=model, optimizer=optimizer, evaluator=evaluator)
+    run.keep(folder / "run", every=3)
+    if kill_at is not None:
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=kill_at), die)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(40, 4, generator=generator)
-    loader = auto_dataloader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4, shuffle=True)
-    trainer.run(loader, max_epochs=2)
+    data = TensorDataset(x, x.sum(1, keepdim=True))
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda: evaluator.run(auto_dataloader(data, batch_size=20))
+    )
+    trainer.run(auto_dataloader(data, batch_size=4, shuffle=True), max_epochs=2)
     (folder / "after").touch()
-    return [value.tolist() for value in model.state_dict().values()]
+    states = [*model.state_dict().values(), *average.ema_model.state_dict().values()]
+    return [*(value.tolist() for value in states), evaluator.state.metrics["loss"]]
 
 
 def train_slowly(folder: Path) -> None:
     """Be told to end."""
     torch.set_num_threads(1)
     train(folder, slowly=True)
+
+
+def train_until(folder: Path, iteration: int) -> None:
+    """Be killed."""
+    torch.set_num_threads(1)
+    train(folder, kill_at=iteration)
+
+
+def die() -> None:
+    """End as by a power failure."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -28,6 +28,8 @@ from cookfire.handlers import (
     TerminateOnNan,
     TimeLimit,
     common,
+    export_weights,
+    load_weights,
 )
 from cookfire.handlers._files import load_file, save_file
 from cookfire.metrics import Average
@@ -237,3 +239,68 @@ def change_batch_size() -> dict[str, Any]:
     except ValueError as error:
         text = str(error)
     return {"seen": seen, "error": text}
+
+
+def publish_together(folder: str) -> dict[str, Any]:
+    """Export a model that all ranks have, and one that they share; load it, sharded, on each."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(dist.get_rank())
+    net = DistributedDataParallel(nn.Linear(3, 2))
+    weights = [value.tolist() for value in net.module.state_dict().values()]
+    export_weights(net, Path(folder) / "ddp.safetensors")
+    sharded = nn.Linear(3, 2)
+    fully_shard(sharded)
+    load_weights(sharded, Path(folder) / "ddp.safetensors")
+    export_weights(sharded, Path(folder) / "fsdp.safetensors")
+    net = nn.Linear(3, 2)
+    load_weights(net, Path(folder) / "fsdp.safetensors")
+    try:
+        export_weights(net, Path(folder) / "missing" / "ddp.safetensors")
+    except (OSError, RuntimeError) as error:
+        text = f"{type(error).__name__}: {error}"
+    loaded = [value.tolist() for value in net.state_dict().values()]
+    return {"weights": weights, "loaded": loaded, "error": text}
+
+
+def keep_together(folder: str) -> dict[str, Any]:
+    """Fail in the middle, and go on from before the newest file, which is damaged.
+
+    One process alone goes on with what two have kept.
+    """
+    kept, for_one = Path(folder) / "run", Path(folder) / "for one"
+    if dist.get_world_size() == 1:
+        alone = _Training(5)
+        assert alone.state.keep(for_one, signals=())
+        begins = alone.trainer.state.iteration
+        alone.run()
+        return {"begins": begins, "ends": alone.trainer.state.iteration}
+
+    def fail() -> None:
+        raise ArithmeticError("as the test wished")
+
+    whole, failing, part = _Training(0), _Training(0), _Training(5)
+    torch.manual_seed(dist.get_rank())
+    whole.run()
+    failing.trainer.add_event_handler(Events.ITERATION_STARTED(once=6), fail)
+    torch.manual_seed(dist.get_rank())
+    failing.state.keep(kept, every=2, signals=())
+    try:
+        failing.run()
+    except ArithmeticError:
+        dist.barrier()
+    if dist.get_rank() == 0:
+        (kept / "state_4.pt").write_bytes(b"PK")
+        for_one.mkdir()
+        (for_one / "state_3.pt").write_bytes((kept / "state_3.pt").read_bytes())
+    dist.barrier()
+    assert part.state.keep(kept, every=2, signals=())
+    begins = part.trainer.state.iteration
+    part.run()
+    try:
+        part.state.save(kept / "missing" / "run.pt")
+    except (OSError, RuntimeError) as error:
+        text = f"{type(error).__name__}: {error}"
+    return {
+        "whole": whole.result(3), "resumed": part.result(0), "begins": begins, "error": text,
+    }  # fmt: skip

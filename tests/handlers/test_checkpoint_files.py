@@ -15,13 +15,15 @@ import pytest
 import torch
 from torch import nn
 
+from cookfire.engine import Engine, Events
 from cookfire.handlers import (
     Checkpoint,
     DamagedCheckpoint,
     DiskSaver,
+    RunState,
 )
 from tests.handlers.helpers import Memory, checkpoints, engine_at, model
-from tests.handlers.killing import kill_at_random_moments, kill_before_each_call
+from tests.handlers.killing import kill_before_each_call
 from tests.handlers.ranks import save_together
 
 
@@ -80,23 +82,6 @@ def newest(folder: Path) -> int:
     step = int(net.weight[0, 0].item())
     assert path.name == f"model_{step}.pt"
     return step
-
-
-def test_rotating_saves_survive_sigkill_at_any_moment(tmp_path: Path) -> None:
-    save_step(tmp_path, 1)
-
-    def save_on() -> None:
-        step = newest(tmp_path)
-        while True:
-            save_step(tmp_path, step := step + 1)
-
-    last = 1
-    for _ in kill_at_random_moments(save_on, 30):
-        step = newest(tmp_path)
-        assert step >= last
-        assert len(checkpoints(tmp_path)) <= 30
-        last = step
-    assert last > 1
 
 
 def test_the_old_one_is_there_until_the_new_one_is_safe_at_every_system_call(
@@ -256,6 +241,25 @@ def test_its_own_state_continues_the_rotation(tmp_path: Path) -> None:
     assert checkpoints(tmp_path) == ["model_3.pt", "model_4.pt", "model_5.pt"]
     with pytest.raises(ValueError, match="lacks '_saved'"):
         second.load_state_dict({})
+
+
+def test_a_run_that_goes_on_from_a_rotated_state_of_all_rotates_that_file_too(
+    tmp_path: Path,
+) -> None:
+    def make() -> tuple[Engine, Checkpoint, RunState]:
+        trainer = Engine(lambda engine, batch: None)
+        run = RunState(trainer, model=model())
+        checkpoint = Checkpoint({"run": run}, tmp_path, n_saved=2)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, checkpoint)
+        return trainer, checkpoint, run
+
+    trainer, first, _ = make()
+    trainer.run([0], max_epochs=3)
+    trainer, second, run = make()
+    Checkpoint.load_objects({"run": run}, tmp_path / "run_3.pt")
+    assert second.state_dict()["_saved"] == first.state_dict()["_saved"]
+    trainer.run([0], max_epochs=5)
+    assert checkpoints(tmp_path) == ["run_4.pt", "run_5.pt"]
 
 
 def test_ignite_and_we_load_each_others_checkpoints(tmp_path: Path) -> None:

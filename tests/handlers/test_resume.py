@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import lr_scheduler
 from torch.utils.data import Dataset
 
+import cookfire.handlers
 from cookfire.distributed import auto_dataloader, derive_seed
 from cookfire.engine import Engine, Events, create_supervised_trainer
 from cookfire.handlers import (
+    BaseParamScheduler,
     BatchSizeScheduler,
+    Checkpoint,
     ConcatScheduler,
     CosineAnnealingScheduler,
     EarlyStopping,
@@ -25,16 +30,19 @@ from cookfire.handlers import (
     ExpStateScheduler,
     GradientClipping,
     LambdaScheduler,
+    LambdaStateScheduler,
     LinearCyclicalScheduler,
     LRScheduler,
     MultiStepStateScheduler,
     ParamGroupScheduler,
     PiecewiseLinear,
+    PiecewiseLinearStateScheduler,
     ReduceLROnPlateauScheduler,
     RunState,
+    StepStateScheduler,
     create_lr_scheduler_with_warmup,
 )
-from cookfire.handlers._files import load_file, save_file
+from cookfire.metrics import RunningAverage
 
 EPOCHS, BATCHES = 4, 7  # the last batch of an epoch is smaller
 
@@ -67,9 +75,9 @@ class Training:
         )  # fmt: skip
         self.objects: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
         options: dict[str, Any] = {}
-        if "accumulation" in part:
+        if part in ("accumulation", "everything"):
             options["gradient_accumulation_steps"] = 3
-        if "scaler" in part:
+        if part in ("scaler", "everything"):
             scaler = GradScaler("cpu", init_scale=64.0, growth_interval=5)
             self.objects["scaler"] = scaler
             options |= {"amp_mode": "amp", "amp_dtype": torch.bfloat16, "scaler": scaler}
@@ -105,6 +113,13 @@ class Training:
     def run(self) -> None:
         self.trainer.run(self.loader, max_epochs=EPOCHS)
 
+    def schedules(self) -> Iterator[BaseParamScheduler]:
+        """Iterate over all that a save finds, and their parts."""
+        found = [*self.state._attached().values(), *self.objects.values()]
+        for one in found:
+            found += getattr(one, "schedulers", [])
+        return (one for one in found if isinstance(one, BaseParamScheduler))
+
 
 def attached(scheduler: Any, event: Any = None) -> Any:
     def attach(training: Training) -> None:
@@ -118,8 +133,7 @@ def early_stopping(training: Training) -> None:
     stopping = EarlyStopping(
         2, lambda engine: -engine.state.metrics["loss"], training.trainer, threshold=10.0
     )
-    training.evaluate_with(stopping)
-    training.objects["stopping"] = stopping
+    training.objects["evaluator"] = training.evaluate_with(stopping)
 
 
 def plateau(training: Training) -> None:
@@ -128,6 +142,26 @@ def plateau(training: Training) -> None:
     )
     training.evaluate_with(scheduler)
     training.objects["plateau"] = scheduler
+
+
+def everything(training: Training) -> None:
+    """Attach one of each kind; the supervised trainer accumulates, with a scaler."""
+    optimizer, trainer = training.optimizer, training.trainer
+    create_lr_scheduler_with_warmup(
+        CosineAnnealingScheduler(optimizer, "lr", 0.05, 0.0, 20), 0.0, 5
+    ).attach(trainer)
+    ExpStateScheduler(1.0, 0.9, "noise", save_history=True, create_new=True).attach(trainer)
+    BatchSizeScheduler(training.loader, lambda epoch: [8, 4, 16, 8][epoch]).attach(trainer)
+    EMAHandler(training.model, 0.05, 0.5, 15).attach(trainer)
+    RunningAverage(output_transform=float).attach(trainer, "loss")
+    stopping = EarlyStopping(3, lambda engine: -engine.state.metrics["loss"], trainer)
+    evaluator = training.evaluate_with(stopping)
+    saved: list[str] = []
+    best = Checkpoint(
+        {"model": training.model}, lambda _, name: saved.append(name), score_name="loss"
+    )
+    evaluator.add_event_handler(Events.COMPLETED, best)
+    training.objects["evaluator"] = evaluator
 
 
 def outputs(training: Training) -> None:
@@ -166,6 +200,9 @@ PARTS: dict[str, Callable[[Training], Any]] = {
         lambda o: CosineAnnealingScheduler(o, "lr", 0.02, 0.0, 3), Events.EPOCH_STARTED),
     "plateau": plateau,
     "noise": state_schedule(ExpStateScheduler, 1.0, 0.9),
+    "noise by a function": state_schedule(LambdaStateScheduler, lambda step: 1 / (1 + step)),
+    "noise in pieces": state_schedule(PiecewiseLinearStateScheduler, [(0, 1.0), (20, 0.0)]),
+    "noise by stairs": state_schedule(StepStateScheduler, 1.0, 0.5, 4),
     "noise in steps": state_schedule(MultiStepStateScheduler, 1.0, 0.5, [3, 11, 12]),
     "batch size": lambda training: BatchSizeScheduler(
         training.loader, lambda epoch: [8, 4, 16, 8][epoch]).attach(training.trainer),
@@ -178,32 +215,55 @@ PARTS: dict[str, Callable[[Training], Any]] = {
         training.optimizer, max_norm=0.1).attach(training.trainer),
     "accumulation": lambda training: None,
     "scaler": lambda training: None,
-    "accumulation with a scaler and an average":
-        lambda training: EMAHandler(training.model, 0.1).attach(training.trainer),
+    "everything": everything,
 }  # fmt: skip
 
+TORCH: dict[str, Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]] = {
+    "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.StepLR(o, 5, 0.5), lr_scheduler.ExponentialLR(o, 0.95)]),
+    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o, 0.5, 12),
+    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 13),
+    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 6, 2),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.05, 4, cycle_momentum=True),
+    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + step)),
+    "LinearLR": lambda o: lr_scheduler.LinearLR(o, 0.1, 1.0, 12),
+    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [3, 11, 12, 20], 0.5),
+    "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda step: 0.95),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.02, total_steps=EPOCHS * BATCHES),
+    "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, 20, 2.0),
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, 1.0, 12), lr_scheduler.CosineAnnealingLR(o, 10)], [12]),
+    "StepLR": lambda o: lr_scheduler.StepLR(o, 4, 0.5),
+}  # fmt: skip
+PARTS |= {f"torch's {name}": attached(lambda o, f=make: LRScheduler(f(o)))
+          for name, make in TORCH.items()}  # fmt: skip
 
-def compare(part: str, iteration: int, workers: tuple[int, int], folder: Path) -> None:
-    """Train in one go with some workers; from what is saved, with other workers."""
+
+def compare(
+    part: str, folder: Path, workers: tuple[int, int] = (0, 0), at: tuple[int, ...] = (1, 11, 14)
+) -> None:
+    """Train in one go with some workers; then, from what was saved on the way, with others."""
     whole = Training(part, workers[0], seed=0)
-    seen_before: list[int] = []
+    seen_before: dict[int, int] = {}
 
-    def save() -> None:
-        save_file(whole.state.state_dict(), folder / "state.pt")
-        seen_before.append(len(whole.seen))
+    def save(iteration: int) -> None:
+        whole.state.save(folder / f"{iteration}.pt")
+        seen_before[iteration] = len(whole.seen)
 
-    whole.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=iteration), save)
+    for iteration in at:
+        at_it = Events.ITERATION_COMPLETED(once=iteration)
+        whole.trainer.add_event_handler(at_it, functools.partial(save, iteration))
     whole.run()
-
-    resumed = Training(part, workers[1], seed=99)
-    saved: Any = load_file(folder / "state.pt")
-    resumed.state.load_state_dict(saved)
-    resumed.run()
-
-    assert resumed.seen == whole.seen[seen_before[0] :]
-    # All that a further save holds is the same: weights, moments, averages, positions, histories,
-    # random states.
-    assert plain(resumed.state.state_dict()) == plain(whole.state.state_dict())
+    expected = plain(whole.state.state_dict())
+    for iteration in at:
+        resumed = Training(part, workers[1], seed=99)
+        resumed.state.resume(folder / f"{iteration}.pt")
+        resumed.run()
+        assert resumed.seen == whole.seen[seen_before[iteration] :]
+        # All that a further save holds is the same: weights, moments, averages, positions,
+        # histories, metrics, random states.
+        assert plain(resumed.state.state_dict()) == expected
 
 
 def plain(value: Any) -> Any:
@@ -218,15 +278,33 @@ def plain(value: Any) -> Any:
 @pytest.mark.parametrize("part", PARTS)
 def test_resumed_equals_uninterrupted(part: str, tmp_path: Path) -> None:
     # The first iteration, the middle of an epoch and of a window, an epoch's last iteration.
-    for iteration in (1, 11, 14):
-        compare(part, iteration, (0, 0), tmp_path)
+    compare(part, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [(2, 2), (0, 2), (2, 0)])
 def test_resumed_equals_uninterrupted_whatever_the_number_of_workers(
     workers: tuple[int, int], tmp_path: Path
 ) -> None:
-    compare("accumulation with a scaler and an average", 11, workers, tmp_path)
+    compare("everything", tmp_path, workers, at=(11,))
+
+
+def test_no_schedule_is_forgotten() -> None:
+    tried = {type(one) for part in PARTS for one in Training(part, 0, seed=0).schedules()}
+    exported = {getattr(cookfire.handlers, name) for name in cookfire.handlers.__all__}
+    schedules = {
+        one for one in exported if inspect.isclass(one) and issubclass(one, BaseParamScheduler)
+    }
+    assert {one.__name__ for one in schedules - tried if not inspect.isabstract(one)} == {
+        "CyclicalScheduler"  # the base of two that are tried
+    }
+    of_torch = {
+        name
+        for name, one in vars(lr_scheduler).items()
+        if inspect.isclass(one)
+        and issubclass(one, lr_scheduler.LRScheduler)
+        and not name.startswith("_")
+    }
+    assert of_torch - set(TORCH) == {"LRScheduler", "ReduceLROnPlateau"}
 
 
 def test_what_is_compared_is_not_trivial() -> None:

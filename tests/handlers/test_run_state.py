@@ -169,7 +169,7 @@ def test_another_runs_state_is_refused_and_nothing_of_it_is_loaded() -> None:
     with pytest.raises(ValueError, match="has no attached handler 'EarlyStopping 1'"):
         third.load_state_dict(first.state_dict())
     assert torch.equal(net.weight, torch.full((2, 3), 2.0))
-    with pytest.raises(ValueError, match="not the state of a run: it has no 'objects'"):
+    with pytest.raises(ValueError, match="not the state of a run: it has no 'trainer'"):
         third.load_state_dict({"model": {}})
 
 

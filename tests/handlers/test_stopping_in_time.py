@@ -34,11 +34,13 @@ def test_a_killed_process_saves_ends_and_goes_on_to_the_same_bits(tmp_path: Path
     process.join(100)
     assert process.exitcode == 128 + signal.SIGTERM
     assert not (tmp_path / "after").exists()  # what follows run() was not executed
-    saved: Any = torch.load(tmp_path / "run.pt", weights_only=True)
+    newest = max((tmp_path / "run").glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    saved: Any = torch.load(newest, weights_only=True)
     done = saved["trainer"]["iteration"]
     assert 0 < done < 20
+    assert newest.name == f"state_{done}.pt"
     # In this process: the rest of it, and all of it.
-    resumed = train(tmp_path, resume=True)
+    resumed = train(tmp_path, seed=3)
     assert resumed == train(tmp_path / "whole")
 
 

@@ -1,8 +1,13 @@
-"""Input of classification tasks, as hypothesis makes it."""
+"""Input of classification tasks, as hypothesis makes it, and what it is given to."""
 
+import numpy as np
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
+
+import cookfire.metrics as ours
+from cookfire.engine import Engine
+from cookfire.metrics import fairness
 
 few = settings(max_examples=25, deadline=None)
 
@@ -50,3 +55,37 @@ def value_of(metric, batches):
     for batch in batches:
         metric.update(batch)
     return metric.compute()
+
+
+def attached(metrics, data):
+    """Return an engine's values for batches, in its second epoch."""
+    engine = Engine(lambda _, batch: batch)
+    for name, metric in metrics.items():
+        metric.attach(engine, name)
+    engine.run(data, max_epochs=2)
+    return engine.state.metrics
+
+
+def families(classes):
+    """Metrics by name, each made with or without ``ignore_index``."""
+    return {
+        "accuracy": ours.Accuracy,
+        "precision": lambda **kw: ours.Precision(average=None, **kw),
+        "recall": lambda **kw: ours.Recall(average="weighted", **kw),
+        "f1": lambda **kw: ours.Fbeta(1.0, **kw),
+        "report": lambda **kw: ours.ClassificationReport(**kw),
+        "matrix": lambda **kw: ours.ConfusionMatrix(classes, **kw),
+        "normalised": lambda **kw: ours.ConfusionMatrix(classes, average="samples", **kw),
+        "miou": lambda **kw: ours.mIoU(ours.ConfusionMatrix(classes, **kw)),
+        "kappa": lambda **kw: ours.CohenKappa(weights="linear", **kw),
+        "top": lambda **kw: ours.TopKCategoricalAccuracy(2, **kw),
+        "selection": lambda **kw: fairness.SelectionRate(**kw),
+    }
+
+
+def same(value, expected, name):
+    """Assert that a metric's value is as expected."""
+    if isinstance(value, str):
+        assert value == expected, name
+    else:
+        np.testing.assert_allclose(value, expected, err_msg=name)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch.nn import Identity
+from torch.nn import Identity, Softmax
 from torch.nn.functional import cross_entropy
 
 import cookfire.metrics as m
@@ -213,7 +213,7 @@ CASES = {
     "GeometricAverage": Case(lambda: m.GeometricAverage(), values),
     "HSIC": Case(lambda: m.HSIC(), vectors),
     "HitRate": Case(lambda: m.HitRate([1, 2]), rankings),
-    "InceptionScore": Case(lambda: m.InceptionScore(3, Identity()), lambda: scores()[0]),
+    "InceptionScore": Case(lambda: m.InceptionScore(3, Softmax(1)), lambda: scores()[0]),
     "IoU": Case(lambda: m.IoU(matrix()), scores),
     "JSDivergence": Case(lambda: m.JSDivergence(), vectors),
     "JaccardIndex": Case(lambda: m.JaccardIndex(matrix()), scores),

@@ -4,7 +4,6 @@ import json
 import warnings
 
 import ignite.metrics as oracle
-import ignite.metrics.fairness as fair_oracle
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -12,13 +11,20 @@ import torch
 import torchmetrics.classification
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy
 
 import cookfire.metrics as ours
 from cookfire.engine import Engine
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics import fairness
-from tests.metrics.classification import few, multiclass, value_of, zeros_and_ones
+from tests.metrics.classification import (
+    attached,
+    families,
+    few,
+    multiclass,
+    same,
+    value_of,
+    zeros_and_ones,
+)
 
 fewer = settings(few, max_examples=12)
 
@@ -181,97 +187,7 @@ def test_confidences_are_probabilities():
         value_of(ours.CalibrationError(), [(torch.empty(0), torch.empty(0))])
 
 
-# What is ignored
-
-
-def families(classes):
-    """Metrics by name, each made with or without ``ignore_index``."""
-    return {
-        "accuracy": ours.Accuracy,
-        "precision": lambda **kw: ours.Precision(average=None, **kw),
-        "recall": lambda **kw: ours.Recall(average="weighted", **kw),
-        "f1": lambda **kw: ours.Fbeta(1.0, **kw),
-        "report": lambda **kw: ours.ClassificationReport(**kw),
-        "matrix": lambda **kw: ours.ConfusionMatrix(classes, **kw),
-        "normalised": lambda **kw: ours.ConfusionMatrix(classes, average="samples", **kw),
-        "miou": lambda **kw: ours.mIoU(ours.ConfusionMatrix(classes, **kw)),
-        "kappa": lambda **kw: ours.CohenKappa(weights="linear", **kw),
-        "top": lambda **kw: ours.TopKCategoricalAccuracy(2, **kw),
-        "selection": lambda **kw: fairness.SelectionRate(**kw),
-    }
-
-
-def same(value, expected, name):
-    if isinstance(value, str):
-        assert value == expected, name
-    else:
-        np.testing.assert_allclose(value, expected, err_msg=name)
-
-
-@given(multiclass(tail=False, max_classes=4), st.sampled_from([255, -1, -100, 0]), st.booleans())
-@fewer
-def test_ignored_targets_are_as_if_they_were_not_there(data, ignored, many):
-    classes, batches = data
-    if many:  # other ways of counting
-        batches = [(torch.cat([scores, scores - 9], 1), y) for scores, y in batches]
-        batches = [(torch.cat([scores] + [scores - 99] * 9, 1), y) for scores, y in batches]
-        classes = batches[0][0].shape[1]
-    hidden = [(s, torch.where(torch.arange(len(y)) % 3 == 1, ignored, y)) for s, y in batches]
-    kept = [(s[y != ignored], y[y != ignored]) for s, y in hidden]
-    if not any(len(y) for _, y in kept):
-        return
-    for name, make in families(classes).items():
-        same(value_of(make(ignore_index=ignored), hidden), value_of(make(), kept), name)
-
-
-@given(zeros_and_ones(multilabel=False))
-@fewer
-def test_ignored_binary_targets_are_left_out(batches):
-    batches = [(y_pred.flatten(), y.flatten()) for y_pred, y in batches]
-    hidden = [(p, torch.where(torch.arange(len(y)) % 3 == 1, 7, y)) for p, y in batches]
-    kept = [(p[y != 7], y[y != 7]) for p, y in hidden]
-    for name in ("accuracy", "precision", "recall", "f1", "report", "kappa", "selection"):
-        make = families(2)[name]
-        same(value_of(make(ignore_index=7), hidden), value_of(make(), kept), name)
-
-
-@given(zeros_and_ones(multilabel=True))
-@fewer
-def test_ignored_labels_are_left_out_one_by_one(batches):
-    batches = [
-        (p.flatten(2).movedim(1, -1).flatten(0, -2) if p.ndim > 2 else p, y) for p, y in batches
-    ]
-    batches = [
-        (p, y.flatten(2).movedim(1, -1).flatten(0, -2) if y.ndim > 2 else y) for p, y in batches
-    ]
-    hidden = [
-        (p, torch.where(torch.arange(y.numel()).reshape(y.shape) % 3 == 1, -1, y.long()))
-        for p, y in batches
-    ]
-    p, y = (torch.cat(parts) for parts in zip(*hidden, strict=True))
-    settings = {"is_multilabel": True, "ignore_index": -1}
-    matrix = value_of(ours.MultiLabelConfusionMatrix(y.shape[1], ignore_index=-1), hidden)
-    precision = value_of(ours.Precision(average=None, **settings), hidden)
-    for label in range(y.shape[1]):
-        kept = y[:, label] != -1
-        pairs = 2 * y[kept, label] + p[kept, label].long()
-        of_label = torch.bincount(pairs, minlength=4).reshape(2, 2)
-        assert matrix[label].tolist() == of_label.tolist()
-        expected = of_label[1, 1] / of_label[:, 1].sum().clamp(min=1)
-        assert precision[label].item() == pytest.approx(expected.item())
-    right = ((p == y) | (y == -1)).all(1)[(y != -1).any(1)]
-    assert value_of(ours.Accuracy(**settings), hidden) == pytest.approx(right.double().mean())
-
-
 # One count for all
-
-
-def attached(metrics, data):
-    engine = Engine(lambda engine, batch: batch)
-    for name, metric in metrics.items():
-        metric.attach(engine, name)
-    engine.run(data, max_epochs=2)
-    return engine.state.metrics
 
 
 def count_calls(monkeypatch, *names):
@@ -356,94 +272,6 @@ def test_counts_are_exact_beyond_what_floats_hold():
     precision.update((torch.eye(2), torch.arange(2)))
     precision.accumulate(matrix=torch.tensor([2**30, 0, 1, 2**30, 0, 0]), count=2**31 + 1)
     assert precision.compute()[0] == (2**30 + 1) / (2**30 + 2)
-
-
-# Fairness
-
-
-@st.composite
-def of_groups(draw):
-    """Batches of scores, targets and groups."""
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    sizes = draw(st.lists(st.integers(3, 9), min_size=1, max_size=3))
-    batches = [
-        (
-            torch.rand(size, 3, generator=generator),
-            torch.randint(0, 3, (size,), generator=generator),
-            torch.randint(0, 3, (size,), generator=generator),
-        )
-        for size in sizes
-    ]
-    batches[0][2][:2] = torch.tensor([0, 1])
-    return batches
-
-
-@given(of_groups())
-@few
-def test_groups_agree_with_ignite(batches):
-    pairs = [
-        (fairness.SubgroupAccuracyDifference, fair_oracle.SubgroupAccuracyDifference, ()),
-        (fairness.DemographicParityDifference, fair_oracle.DemographicParityDifference, ()),
-        (fairness.SubgroupDifference, fair_oracle.SubgroupDifference, ("Recall",)),
-        (fairness.SubgroupMetric, fair_oracle.SubgroupMetric, ("Accuracy",)),
-        (fairness.SubgroupMetric, fair_oracle.SubgroupMetric, ("Loss",)),
-    ]
-    for mine, theirs, base in pairs:
-        arguments = [cross_entropy] if base == ("Loss",) else []
-        made = [
-            group(*[getattr(module, name)(*arguments) for name in base], [0, 1, 2, 9])
-            for group, module in ((mine, ours), (theirs, oracle))
-        ]
-        value, expected = (value_of(metric, batches) for metric in made)
-        assert value == pytest.approx(expected, abs=1e-6)
-    rate = value_of(fairness.SelectionRate(), [batch[:2] for batch in batches])
-    expected = value_of(fair_oracle.SelectionRate(), [batch[:2] for batch in batches])
-    np.testing.assert_allclose(rate, expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_groups_of_zeros_and_ones_agree_with_ignite(multilabel):
-    shape = (40, 3) if multilabel else (40,)
-    torch.manual_seed(0)
-    batch = torch.randint(0, 2, shape), torch.randint(0, 2, shape), torch.randint(0, 2, (40,))
-    for name in ("SubgroupAccuracyDifference", "DemographicParityDifference"):
-        value = value_of(getattr(fairness, name)([0, 1], is_multilabel=multilabel), [batch])
-        theirs = getattr(fair_oracle, name)([0, 1], is_multilabel=multilabel)
-        assert value == pytest.approx(value_of(theirs, [batch]), abs=1e-6)
-
-
-def test_groups_are_checked():
-    batch = torch.tensor([1, 0]), torch.tensor([1, 1]), torch.tensor([0, 0])
-    metric = fairness.SubgroupDifference(ours.Accuracy(), [0, 1])
-    with pytest.raises(NotComputableError, match="before it saw an example of a group"):
-        metric.compute()
-    with pytest.raises(NotComputableError, match=r"needs examples of two groups, saw only \[0\]"):
-        value_of(metric, [batch])
-    with pytest.raises(ValueError, match="at least one and none twice, got"):
-        fairness.SubgroupMetric(ours.Accuracy(), [])
-    with pytest.raises(ValueError, match=r"group_labels \(batch,\) of one batch, got"):
-        metric.update((*batch[:2], torch.zeros(3)))
-
-
-def test_groups_in_an_engine_keep_their_settings():
-    batch = {
-        "y_pred": torch.rand(8, 3),
-        "y": torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]),
-        "group_labels": torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]),
-    }
-    base = ours.Accuracy(ignore_index=0)
-    metric = fairness.SubgroupMetric(base, [0, 1])
-    seen = [
-        attached({"groups": metric}, [batch])["groups"] for _ in range(2)
-    ]  # a copy the 2nd time
-    kept = batch["y"] != 0
-    for group, value in seen[0].items():
-        rows = kept & (batch["group_labels"] == group)
-        right = batch["y_pred"][rows].argmax(1) == batch["y"][rows]
-        assert value == pytest.approx(right.double().mean())
-    assert seen[0] == seen[1]
-    with pytest.raises(NotComputableError):
-        base.compute()  # the groups have copies
 
 
 # Odd uses

@@ -233,9 +233,11 @@ def test_perplexity_of_half_precision_is_summed_in_float64():
         assert fed(Perplexity(), (low, y)) == pytest.approx(expected, rel=1e-6)
     transposed = scores.transpose(1, 2).contiguous().transpose(1, 2)
     assert fed(Perplexity(), (transposed, y)) == pytest.approx(fed(Perplexity(), (scores, y)))
-    with pytest.raises(ValueError, match=r"Perplexity: got y_pred \(2, 50, 300\) and y \(2, 50\)"):
+    with pytest.raises(
+        ValueError, match=r"Perplexity: got scores \(2, 50, 300\) and tokens \(2, 50\)"
+    ):
         Perplexity().update((scores, y[:, :50]))
-    with pytest.raises(ValueError, match="expected scores .* of several tokens"):
+    with pytest.raises(ValueError, match="expected scores .* and tokens"):
         Perplexity().update((scores[:, 0], y))
     with pytest.raises(NotComputableError):
         fed(Perplexity(ignore_index=3), (scores, torch.full_like(y, 3)))

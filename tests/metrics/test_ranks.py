@@ -83,7 +83,7 @@ class Statistics(Metric):
     wide_min = MetricState(torch.float32, reduction="min", shape=None)
     rows = MetricState(reduction="cat")
     numbers = MetricState(torch.int16, reduction="cat")
-    side = 10
+    side = 30
 
     def update(self, output):
         scores, y = output
@@ -93,10 +93,10 @@ class Statistics(Metric):
             smallest=scores.min(),
             largest=y.max(),
             column_min=scores.amin(0),
-            table=torch.full((10, 10), len(y), dtype=torch.float64),
+            table=torch.full((30, 30), len(y), dtype=torch.float64),
             per_column=scores.sum(0, dtype=torch.float64),
-            wide=scores.sum(0, dtype=torch.float64).repeat(100),
-            wide_min=scores.amin(0).repeat(100),
+            wide=scores.sum(0, dtype=torch.float64).repeat(300),
+            wide_min=scores.amin(0).repeat(300),
             rows=scores.bfloat16(),
             numbers=y.to(torch.int16),
         )
@@ -116,6 +116,19 @@ class Statistics(Metric):
             "rows": self.rows.double().sort(0).values,
             "numbers": self.numbers.sort().values,
         }
+
+
+class Table(Metric):
+    """What is small goes along with what is large, if its operation and dtype are the same."""
+
+    table = MetricState(torch.int64, shape=(30, 30))
+    count = MetricState(torch.int64)
+
+    def update(self, output):
+        self.accumulate(table=torch.full((30, 30), len(output[1])), count=len(output[1]))
+
+    def compute(self):
+        return self.table.sum() / self.count
 
 
 class Plain(Metric):
@@ -178,6 +191,7 @@ def make_metrics():
         "history": EpochMetric(auc_like, check_compute_fn=False),
         "statistics": Statistics(metrics_result_mode="named"),
         "group": MetricGroup({"grouped": Accuracy()}),
+        "table": Table(),
     }
 
 
@@ -252,7 +266,7 @@ def on_a_rank(splits):
         ),
     ):
         metric.update((wrong, torch.zeros(4, dtype=torch.long)))
-        with pytest.raises(ValueError, match=r"of shape .* on rank 0, but .* on rank 1: feed"):
+        with pytest.raises(ValueError, match=r" of .* on rank 0, but .* on rank 1: feed"):
             metric.compute()
 
     # Attributes.
@@ -331,9 +345,9 @@ def test_values_over_ranks_are_those_of_one_process(processes, world_size):
         for index, (values, called) in enumerate(result["engine"]):
             for name, value in values.items():
                 close(value, expected[name], f"{name} in an engine, {splits[index]}, rank {rank}")
-            # All that is small, the shared counts too, and sizes; sums of float64 and minima of
-            # float32; histories.
-            assert called == {"all_gather_into_tensor": 2, "all_reduce": 2}
+            # All that is small, the shared counts too, and sizes; sums of float64 and of int64,
+            # minima of float32; histories.
+            assert called == {"all_gather_into_tensor": 2, "all_reduce": 3}
         usual, called = result["usual"]
         for name, value in usual.items():
             close(value, expected[name], f"{name} as usual, rank {rank}")

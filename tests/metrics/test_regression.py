@@ -335,10 +335,10 @@ def test_metrics_of_one_output_work_out_the_errors_once(monkeypatch):
     }
     for name, metric in made.items():
         metric.attach(engine, name)
-    assert len({id(made[name]._store) for name in ("mse", "rmse", "mae", "r2")}) == 1
     generator = torch.Generator().manual_seed(0)
     data = [tuple(torch.rand(2, 5, generator=generator)) for _ in range(3)]
     engine.run(data)
+    assert len({id(made[name]._store) for name in ("mse", "rmse", "mae", "r2")}) == 1
     assert calls == ["MeanSquaredError"] * 3
     for name, metric in made.items():
         assert engine.state.metrics[name] == value_of(type(metric)(), data)

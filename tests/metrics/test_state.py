@@ -72,7 +72,9 @@ def test_a_loaded_metric_goes_on_where_the_saved_one_was(name):
 def test_a_state_of_something_else_is_refused():
     with pytest.raises(TypeError, match="a metric's state is a mapping, got list"):
         Accuracy().load_state_dict([])
-    with pytest.raises(ValueError, match="expected the key 'ranks', got 'correct'"):
+    with pytest.raises(
+        ValueError, match="expected the keys 'kinds', 'stores', 'ranks', got 'correct'"
+    ):
         Accuracy().load_state_dict({"correct": 3})
     with pytest.raises(ValueError, match="saved by Accuracy; it can't be loaded into Precision"):
         Precision().load_state_dict(Accuracy().state_dict())

@@ -10,6 +10,7 @@ from cookfire.distributed import refuse_uneven
 from cookfire.engine import _loop
 from cookfire.engine._handlers import Attachment, describe
 from cookfire.engine._progress import Progress, Status
+from cookfire.engine._runs import in_progress
 from cookfire.engine.events import Events, State
 
 
@@ -187,7 +188,7 @@ class Engine(Progress):
         self._dispatches.clear()
         failed = True
         try:
-            with refuse_uneven(self.state.dataloader):
+            with in_progress(self), refuse_uneven(self.state.dataloader):
                 failed = self._run()
         finally:
             self._running = False

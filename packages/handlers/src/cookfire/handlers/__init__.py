@@ -4,15 +4,17 @@ What most trainings want, attached in one call, is in :mod:`cookfire.handlers.co
 needs (strict parameters, run folder, resume, verify) in :mod:`cookfire.handlers.recipe`.
 """
 
-from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers._run_logger import RunLogger
 from cookfire.handlers._run_state import RunState
+from cookfire.handlers._weights import export_weights, load_weights
 from cookfire.handlers.base_logger import BaseLogger
 from cookfire.handlers.checkpoint import (
     BaseSaveHandler,
     Checkpoint,
     CheckpointEvents,
     DiskSaver,
+    FsspecSaver,
     ModelCheckpoint,
 )
 from cookfire.handlers.clearml_logger import ClearMLLogger, ClearMLSaver
@@ -82,6 +84,7 @@ __all__ = [
     "ExpStateScheduler",
     "FBResearchLogger",
     "FastaiLRFinder",
+    "FsspecSaver",
     "GradientClipping",
     "GradientNorm",
     "HandlersTimeProfiler",
@@ -115,5 +118,7 @@ __all__ = [
     "VisdomLogger",
     "WandBLogger",
     "create_lr_scheduler_with_warmup",
+    "export_weights",
     "global_step_from_engine",
+    "load_weights",
 ]

@@ -110,6 +110,11 @@ class BatchSizeScheduler(BaseParamScheduler):
         return [[index, scheduler_kwargs["scheduler_fn"](index)] for index in range(num_events)]
 
     def _advance(self, engine: Engine | None) -> None:
+        if engine is not None and engine.state.dataloader is not self.dataloader:
+            raise ValueError(
+                "the engine runs on other data than the dataloader whose batch size is scheduled; "
+                "give BatchSizeScheduler the loader that run() gets"
+            )
         size = self.get_param()
         self._check(size)
         length = len(self.dataloader)
@@ -128,7 +133,7 @@ class BatchSizeScheduler(BaseParamScheduler):
     def _check(self, size: Any) -> None:
         is_torchs = isinstance(self.dataloader.batch_sampler, BatchSampler)  # of each process
         world_size = 1 if is_torchs else idist.get_world_size()
-        if not isinstance(size, int) or size < 1 or size % world_size:
+        if type(size) is not int or size < 1 or size % world_size:
             raise ValueError(
                 f"scheduler_fn({self.event_index}) returned {size!r}: expected a batch size, a "
                 f"positive whole number"

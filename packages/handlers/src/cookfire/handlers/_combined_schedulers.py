@@ -336,6 +336,11 @@ def _check_schedulers(schedulers: Sequence[Any], at_least: int) -> None:
                 f"schedulers: expected ParamScheduler objects, got {type(scheduler).__name__}; "
                 "a scheduler of torch goes into LRScheduler"
             )
+    if len({id(scheduler) for scheduler in schedulers}) < len(schedulers):
+        raise ValueError(
+            "schedulers: expected different objects, got one twice; its count of calls would be "
+            "that of both"
+        )
 
 
 def _optimizers(schedulers: Sequence[Any]) -> list[Optimizer]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import string
+from collections.abc import Iterable
 
-__all__ = ["check_pattern", "default_pattern", "render"]
+__all__ = ["check_pattern", "default_pattern", "newest_first", "render"]
 
 _FIELDS = ("filename_prefix", "name", "global_step", "score_name", "score", "ext")
 
@@ -75,3 +77,9 @@ def render(
         score=f"{score:.4f}" if isinstance(score, float) else score,
         ext=extension,
     )
+
+
+def newest_first(found: Iterable[tuple[float, str]]) -> list[str]:
+    """Sort names by the time of the last change; where that is the same, by the numbers in them."""
+    keys = [(time, [int(part) for part in re.findall(r"\d+", name)], name) for time, name in found]
+    return [name for *_, name in sorted(keys, reverse=True)]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 import cookfire.distributed as idist
 from cookfire.handlers._sharded import gathered, sharded_like
 
-__all__ = ["check_objects", "load_into", "state_of", "unwrap"]
+__all__ = ["check_objects", "load_into", "plain_name", "state_of", "unwrap"]
 
 _COMPILED = "_orig_mod"  # the attribute in which torch.compile's module keeps the user's
 
@@ -73,7 +73,7 @@ def load_into(thing: Any, state: Any, **kwargs: Any) -> None:
     compiled = [name for name, _ in thing.named_modules() if _COMPILED in name.split(".")]
     if compiled or any(_COMPILED in key for key in state):
         own = thing.state_dict()
-        names = {_plain(name): name for name in [*own, *getattr(own, "_metadata", {})]}
+        names = {plain_name(name): name for name in [*own, *getattr(own, "_metadata", {})]}
         state = _renamed(state, names)
     thing.load_state_dict(sharded_like(thing, state), **kwargs)
 
@@ -98,7 +98,7 @@ def check_objects(objects: object, name: str, method: str) -> None:
             )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a parameter's name without what torch.compile adds to it."""
     return ".".join(part for part in name.split(".") if part != _COMPILED)
 
@@ -110,10 +110,10 @@ def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str,
     """
     if not names and not any(_COMPILED in key for key in state):
         return state
-    new = OrderedDict((names.get(_plain(key), _plain(key)), state[key]) for key in state)
+    new = OrderedDict((names.get(plain_name(key), plain_name(key)), state[key]) for key in state)
     metadata = getattr(state, "_metadata", None)  # the versions of the modules' state
     if metadata is not None:
         vars(new)["_metadata"] = OrderedDict(
-            (names.get(_plain(key), _plain(key)), metadata[key]) for key in metadata
+            (names.get(plain_name(key), plain_name(key)), metadata[key]) for key in metadata
         )
     return new

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Self
 
 import torch
@@ -46,8 +48,9 @@ class ParamScheduler(BaseParamScheduler):
         param_group_index: write to this group alone; to all by default.
 
     Raises:
-        TypeError: ``optimizer`` has no parameter groups.
-        ValueError: its groups have no such parameter, or there is no such group.
+        TypeError: ``optimizer`` has no parameter groups; when called: the value is no number.
+        ValueError: its groups have no such parameter, or there is no such group; when called: the
+            value is not finite.
 
     Example:
         >>> class Halving(ParamScheduler):
@@ -129,10 +132,21 @@ class ParamScheduler(BaseParamScheduler):
         groups = self.optimizer_param_groups
         values = value if isinstance(value, list) else [value] * len(groups)
         for group, one in zip(groups, values, strict=True):
+            self._check(one, group[self.param_name])
             if isinstance(group[self.param_name], Tensor):
                 group[self.param_name].fill_(one)
             else:
                 group[self.param_name] = one
+
+    def _check(self, value: Any, before: Any) -> None:
+        what = f"{type(self).__name__}: the value of {self.param_name!r} at step {self.event_index}"
+        if isinstance(before, tuple) and not isinstance(value, tuple):
+            raise TypeError(f"{what} must be a tuple as in {before!r}, got {value!r}")
+        if not isinstance(value, Real | Tensor | tuple):
+            raise TypeError(f"{what} must be a number, got {value!r}")
+        # A tensor is not looked at: that would wait for its device.
+        if isinstance(value, Real) and not math.isfinite(value):
+            raise ValueError(f"{what} must be finite, got {value!r}")
 
     def _values(self) -> list[Any]:
         return [_plain(group[self.param_name]) for group in self.optimizer_param_groups]

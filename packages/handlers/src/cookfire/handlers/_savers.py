@@ -1,9 +1,8 @@
-"""Where checkpoints go: the interface, and the disk."""
+"""Where checkpoints go: the disk, a function, and what a user means by a place."""
 
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,38 +11,15 @@ from typing import Any
 import torch
 
 import cookfire.distributed as idist
-from cookfire.handlers._files import remove_file, save_file, to_host
+from cookfire.handlers._base_saver import BaseSaveHandler, refuse_used
+from cookfire.handlers._contents import to_host
+from cookfire.handlers._files import load_file, remove_file, save_file
+from cookfire.handlers._fsspec_saver import FsspecSaver
+from cookfire.handlers._object_store import is_url
 
-__all__ = ["BaseSaveHandler", "DiskSaver", "SaveFunction", "on_all_ranks", "takes_metadata"]
+__all__ = ["BaseSaveHandler", "DiskSaver", "SaveFunction", "as_saver", "on_all_ranks"]
 
 SaveFunction = Callable[..., None]
-
-
-class BaseSaveHandler(ABC):
-    """A place for checkpoints that can also remove them, so that a number of them rotates.
-
-    :class:`Checkpoint` calls it on every rank; it decides itself which of them store.
-    """
-
-    @abstractmethod
-    def __call__(
-        self,
-        checkpoint: Mapping[str, Any],
-        filename: str,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Store a checkpoint.
-
-        Args:
-            checkpoint: the state to store.
-            filename: under which name.
-            metadata: ``basename`` (the prefix and the object's name), ``score_name``, and
-                ``priority`` (the score; without a score the step).
-        """
-
-    @abstractmethod
-    def remove(self, filename: str) -> None:
-        """Remove the checkpoint of that name."""
 
 
 class DiskSaver(BaseSaveHandler):
@@ -80,6 +56,8 @@ class DiskSaver(BaseSaveHandler):
         save_on_rank: int = 0,
         **kwargs: Any,
     ) -> None:
+        if is_url(dirname):
+            raise ValueError(f"{dirname}: not a folder of the disk; use FsspecSaver({dirname!r})")
         self.dirname = Path(dirname).expanduser()
         self.save_on_rank = save_on_rank
         self._atomic = atomic
@@ -114,31 +92,53 @@ class DiskSaver(BaseSaveHandler):
         if idist.get_rank() == self.save_on_rank:
             remove_file(self.dirname / filename)
 
+    def address(self, filename: str) -> Path:
+        """Return the path."""
+        return self.dirname / filename
+
+    def load(self, filename: str) -> object:
+        """Load ``dirname/filename`` into main memory; see :meth:`Checkpoint.load_objects`."""
+        return load_file(self.dirname / filename, map_location="cpu")
+
+
+class FunctionSaver(BaseSaveHandler):
+    """A function as a saver: it is called on one rank, and never removes anything."""
+
+    def __init__(self, function: SaveFunction, save_on_rank: int) -> None:
+        self.function = function
+        self.save_on_rank = save_on_rank
+        self._takes_metadata = _takes_metadata(function)
+
+    def __call__(
+        self,
+        checkpoint: Mapping[str, Any],
+        filename: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        if idist.get_rank() != self.save_on_rank:
+            return
+        if self._takes_metadata:
+            self.function(checkpoint, filename, metadata)
+        else:
+            self.function(checkpoint, filename)
+
+    def remove(self, filename: str) -> None:
+        pass
+
 
 def _prepare(folder: Path, create: bool, require_empty: bool) -> None:
     if create:
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; make it, or pass create_dir=True")
-    if require_empty and (found := sorted(path.name for path in folder.glob("*.pt"))):
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise ValueError(
-            f"{folder}: has checkpoints already: {', '.join(found[:3])}{more}; give another "
-            f"folder, or pass require_empty=False"
-        )
+    if require_empty:
+        refuse_used(folder, [path.name for path in folder.glob("*.pt")])
 
 
-def takes_metadata(handler: SaveFunction | BaseSaveHandler) -> bool:
-    """Tell by its signature how to call a saver, so that its own errors stay its own."""
-    if isinstance(handler, BaseSaveHandler):
-        return True
-    if not callable(handler):
-        raise TypeError(
-            f"save_handler must be a folder, a function or a BaseSaveHandler, "
-            f"got {type(handler).__name__}"
-        )
+def _takes_metadata(function: SaveFunction) -> bool:
+    """Tell by its signature how to call a function, so that its own errors stay its own."""
     try:
-        signature = inspect.signature(handler)
+        signature = inspect.signature(function)
     except ValueError:  # some built-in functions have none
         return False
     for count in (3, 2):
@@ -153,9 +153,31 @@ def takes_metadata(handler: SaveFunction | BaseSaveHandler) -> bool:
     )
 
 
+def as_saver(
+    place: str | Path | SaveFunction | BaseSaveHandler, save_on_rank: int
+) -> BaseSaveHandler:
+    """Return the saver that a user means by a folder, an address, a function, or a saver.
+
+    Raises:
+        TypeError: it is none of these, or the function takes other arguments.
+    """
+    if isinstance(place, BaseSaveHandler):
+        return place
+    if isinstance(place, str) and is_url(place):
+        return FsspecSaver(place, require_empty=False, save_on_rank=save_on_rank)
+    if isinstance(place, str | Path):
+        return DiskSaver(place, require_empty=False, save_on_rank=save_on_rank)
+    if not callable(place):
+        raise TypeError(
+            f"save_handler must be a folder, a function or a BaseSaveHandler, "
+            f"got {type(place).__name__}"
+        )
+    return FunctionSaver(place, save_on_rank)
+
+
 @contextmanager
-def on_all_ranks(filename: str) -> Iterator[None]:
-    """Wait for all ranks, and raise on all of them what is raised on one."""
+def on_all_ranks(trouble: str) -> Iterator[None]:
+    """Wait for all ranks, and raise on all of them what is raised on one, as ``trouble``."""
     failure: Exception | None = None
     try:
         yield
@@ -166,4 +188,4 @@ def on_all_ranks(filename: str) -> Iterator[None]:
         raise failure
     for rank, report in enumerate(reports):
         if report:
-            raise RuntimeError(f"{filename} was not saved: rank {rank} raised {report}")
+            raise RuntimeError(f"{trouble}: rank {rank} raised {report}")

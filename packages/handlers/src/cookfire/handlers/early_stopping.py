@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from cookfire.engine import CallableEventWithFilter, Engine, EventEnum, Events, EventsList
 from cookfire.engine.base import ResettableHandler, Serializable
+from cookfire.handlers._checks import check_whole
 from cookfire.handlers._score import ScoreFunction, read_score
 
 __all__ = ["EarlyStopping"]
@@ -73,8 +74,7 @@ class EarlyStopping(Serializable, ResettableHandler):
             raise TypeError(f"score_function must be a function, got {score_function!r}")
         if not isinstance(trainer, Engine):
             raise TypeError(f"trainer must be the engine to stop, got {type(trainer).__name__}")
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1 evaluation, got {patience!r}")
+        check_whole("patience", patience, "evaluation")
         if not threshold >= 0:
             raise ValueError(f"threshold must be 0 or more, got {threshold!r}")
         if threshold_mode not in ("abs", "rel"):

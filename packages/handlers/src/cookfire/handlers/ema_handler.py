@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cookfire.engine import Engine, Events
 from cookfire.engine.base import Serializable
 from cookfire.handlers._base_scheduler import AnyEvent
+from cookfire.handlers._checks import check_whole
 from cookfire.handlers._objects import load_into, state_of, unwrap
 from cookfire.handlers.schedules import piecewise_linear
 from cookfire.handlers.state_param_scheduler import LambdaStateScheduler
@@ -50,7 +51,7 @@ class EMAHandler(Serializable):
 
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: ``momentum`` is out of range, ``handle_buffers`` unknown, or one setting of the
+        ValueError: a number is out of range, ``handle_buffers`` unknown, or one setting of the
             warm-up is given without the other.
 
     Example:
@@ -80,6 +81,10 @@ class EMAHandler(Serializable):
                 "a warm-up needs both momentum_warmup and warmup_iters, "
                 f"got {momentum_warmup!r} and {warmup_iters!r}"
             )
+        if momentum_warmup is not None and not 0 <= momentum_warmup <= 1:
+            raise ValueError(f"momentum_warmup must be from 0 to 1, got {momentum_warmup!r}")
+        if warmup_iters is not None:
+            check_whole("warmup_iters", warmup_iters, "update")
         if handle_buffers not in ("copy", "update", "ema_train"):
             raise ValueError(
                 f"handle_buffers must be 'copy', 'update' or 'ema_train', got {handle_buffers!r}"

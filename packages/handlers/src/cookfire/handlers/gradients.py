@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from cookfire.engine import Engine
+from cookfire.handlers._checks import check_above_zero
 
 __all__ = ["GradientClipping", "GradientNorm"]
 
@@ -42,6 +43,7 @@ class GradientNorm:
     def __init__(self, optimizer: Optimizer, norm_type: float = 2.0) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be one of torch's, got {type(optimizer).__name__}")
+        check_above_zero("norm_type", norm_type)
         self.optimizer = optimizer
         self.norm_type = norm_type
         self.norm: Tensor | None = None
@@ -118,8 +120,8 @@ class GradientClipping(GradientNorm):
                 f"got max_norm={max_norm!r}, max_value={max_value!r}"
             )
         for name, bound in (("max_norm", max_norm), ("max_value", max_value)):
-            if bound is not None and not bound > 0:
-                raise ValueError(f"{name} must be above 0, got {bound!r}")
+            if bound is not None:
+                check_above_zero(name, bound)
         self.max_norm = max_norm
         self.max_value = max_value
 

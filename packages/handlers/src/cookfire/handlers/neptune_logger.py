@@ -144,6 +144,8 @@ class NeptuneSaver(BaseSaveHandler):
         >>> Checkpoint({"model": model}, NeptuneSaver(logger), n_saved=2)  # doctest: +SKIP
     """
 
+    save_on_rank = 0
+
     def __init__(self, neptune_logger: NeptuneLogger) -> None:
         if not isinstance(neptune_logger, NeptuneLogger):
             raise TypeError(

@@ -11,8 +11,15 @@ from typing import Any
 
 import cookfire.distributed as idist
 from cookfire.engine import Engine, Events
+from cookfire.handlers._checks import check_whole
 
-__all__ = ["Preemption"]
+__all__ = ["SIGNALS", "Preemption"]
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What clusters send, some seconds before they kill."""
+
+
+_NOT_HEARD = (signal.SIGKILL, signal.SIGSTOP)
 
 
 class Preemption:
@@ -31,9 +38,10 @@ class Preemption:
     The processes that load the data should not get SIGTERM themselves, or they end at once, and
     with them the run. With SLURM, SIGUSR1 is the better choice.
 
+    :meth:`RunState.keep` has one of these: a run that it keeps needs no other.
+
     Args:
-        save: called with the engine, on every rank: a :class:`Checkpoint` of a :class:`RunState`,
-            or a function.
+        save: called with the engine, on every rank: a :class:`Checkpoint`, or a function.
         signals: what to listen to; SIGTERM and SIGUSR1 by default.
         exits: end the process by ``SystemExit``. If False, ``run()`` returns, and :attr:`received`
             tells that it is not finished.
@@ -48,8 +56,8 @@ class Preemption:
         ValueError: there are no signals; when the run begins: it is not in the main thread.
 
     Example:
-        >>> state = RunState(trainer, model=model)
-        >>> preemption = Preemption(lambda: torch.save(state.state_dict(), folder / "run.pt"))
+        >>> run = RunState(trainer, model=model)
+        >>> preemption = Preemption(lambda: run.save(folder / "run.pt"))
         >>> preemption.attach(trainer)
         >>> state = trainer.run(data)
         >>> preemption.received is None
@@ -59,7 +67,7 @@ class Preemption:
     def __init__(
         self,
         save: Callable[..., Any],
-        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGUSR1),
+        signals: Sequence[signal.Signals] = SIGNALS,
         exits: bool = True,
         every: int = 10,
     ) -> None:
@@ -67,8 +75,12 @@ class Preemption:
             raise TypeError(f"save must be a function or a handler, got {type(save).__name__}")
         if not signals:
             raise ValueError("signals: expected at least one")
-        if every < 1:
-            raise ValueError(f"every must be at least 1 iteration, got {every!r}")
+        for number in signals:
+            if not isinstance(number, signal.Signals) or number in _NOT_HEARD:
+                raise ValueError(
+                    f"signals: expected what a program can hear, as signal.SIGTERM, got {number!r}"
+                )
+        check_whole("every", every, "iteration")
         self.save = save
         self.signals = tuple(signals)
         self.exits = exits
@@ -98,7 +110,10 @@ class Preemption:
         if self._previous:
             return
         if threading.current_thread() is not threading.main_thread():
-            raise ValueError("Preemption: python lets only the main thread listen to signals")
+            raise ValueError(
+                "Preemption: python lets only the main thread listen to signals; run the engine "
+                "there, or without it (RunState.keep: signals=())"
+            )
         for number in self.signals:
             self._previous[number] = signal.signal(number, self._note)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cookfire.engine import Engine, Events
+from cookfire.engine import Engine, Events, State
 
 __all__ = ["EpochOutputStore"]
 
@@ -31,6 +31,8 @@ class EpochOutputStore:
     """
 
     def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
+        if not callable(output_transform):
+            raise TypeError(f"output_transform must be a function, got {output_transform!r}")
         self.output_transform = output_transform
         self.data: list[Any] = []
         self.name: str | None = None
@@ -41,7 +43,14 @@ class EpochOutputStore:
         Args:
             engine: whose outputs.
             name: when an epoch is complete they are put into ``engine.state`` under this name.
+
+        Raises:
+            ValueError: it is the name of one of the state's own attributes.
         """
+        if name is not None and hasattr(State(), name):
+            raise ValueError(
+                f"name {name!r}: engine.state's own attribute would be overwritten; give another"
+            )
         self.name = name
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import cookfire.distributed as idist
 from cookfire.engine import Engine
+from cookfire.handlers._checks import check_whole
 
 __all__ = ["TerminateOnNan"]
 
@@ -48,8 +49,9 @@ class TerminateOnNan:
     def __init__(
         self, output_transform: Callable[[Any], Any] | None = None, every: int = 10
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1 iteration, got {every!r}")
+        if output_transform is not None and not callable(output_transform):
+            raise TypeError(f"output_transform must be a function, got {output_transform!r}")
+        check_whole("every", every, "iteration")
         self.output_transform = output_transform
         self.every = every
         self.logger = logging.getLogger(f"{__name__}.{type(self).__name__}")

@@ -7,6 +7,7 @@ from time import monotonic
 
 import cookfire.distributed as idist
 from cookfire.engine import Engine
+from cookfire.handlers._checks import check_above_zero, check_whole
 
 __all__ = ["TimeLimit"]
 
@@ -30,10 +31,9 @@ class TimeLimit:
     """
 
     def __init__(self, limit_sec: int | None = 28800, every: int = 10) -> None:
-        if limit_sec is not None and limit_sec <= 0:
-            raise ValueError(f"limit_sec must be above 0 seconds, got {limit_sec!r}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1 iteration, got {every!r}")
+        if limit_sec is not None:
+            check_above_zero("limit_sec", limit_sec, "seconds")
+        check_whole("every", every, "iteration")
         self.limit_sec = limit_sec
         self.every = every
         self.start_time = monotonic()

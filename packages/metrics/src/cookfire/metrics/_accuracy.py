@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._class_counts import ClassCounts
 from cookfire.metrics._classification import Task, find_task
+from cookfire.metrics._counting import check_no_class, gather_of_targets, to_indices
 from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same
 from cookfire.metrics.metric import Metric
@@ -56,7 +57,7 @@ class Accuracy(ClassCounts):
             NotComputableError: there was no example.
         """
         self._require("count")
-        share: Tensor = self._count_right().double() / self._values()["count"]
+        share: float | Tensor = self._count_right() / self._as_number("count")
         return share
 
 
@@ -64,7 +65,7 @@ class TopKCategoricalAccuracy(Metric):
     """The share of examples whose class is among the ``k`` best scores.
 
     A target that shares its score with other classes counts as the last of them, on every device,
-    so that equal scores for all classes are no success.
+    so that equal scores for all classes are no success; nan counts as higher than any number.
 
     Args:
         k: how many.
@@ -75,7 +76,8 @@ class TopKCategoricalAccuracy(Metric):
         ignore_index: targets of this value are left out.
 
     Raises:
-        ValueError: ``k`` is below 1; by ``update``, shapes that don't fit.
+        ValueError: ``k`` is below 1; by ``update``, shapes that don't fit; by ``compute``, targets
+            that are no class.
 
     Example:
         >>> metric = TopKCategoricalAccuracy(k=2)
@@ -86,6 +88,8 @@ class TopKCategoricalAccuracy(Metric):
 
     correct = MetricState(torch.int64)
     count = MetricState(torch.int64)
+    no_class = MetricState(torch.int64)
+    """Targets that are none."""
 
     def __init__(
         self,
@@ -105,25 +109,26 @@ class TopKCategoricalAccuracy(Metric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Count a batch's examples whose class is among the best."""
         scores, y = output
-        task, _ = find_task(type(self).__name__, scores, y, is_multilabel=False)
+        task, classes = find_task(type(self).__name__, scores, y, is_multilabel=False)
         if task != Task.MULTICLASS:
             raise ValueError(
-                f"TopKCategoricalAccuracy needs scores (batch, classes, ...) of several classes, "
-                f"got {tuple(scores.shape)}"
+                "TopKCategoricalAccuracy: expected scores (batch, classes, ...) of several classes "
+                f"and class indices (batch, ...), got {tuple(scores.shape)} and {tuple(y.shape)}: "
+                "of one-hot targets, output_transform makes (output[0], output[1].argmax(1))"
             )
-        target = y.long()
+        target = to_indices(y)
         seen: Tensor | int = y.numel()
         kept = None if self._ignore_index is None else y != self._ignore_index
         if kept is not None:
             target, seen = target.where(kept, 0), kept.sum()
         scores = scores.detach()
-        score = scores.gather(1, target.unsqueeze(1))
-        # Without sorting: a target's rank is how many scores reach its own, itself included.
+        of_target, no_class = gather_of_targets(scores, target, kept)
+        # Without sorting: how many scores a target's own surpasses; one that is nan, none.
         # Comparing into floats is several times faster than into bools, and exact up to 2^24.
-        rank = torch.ge(scores, score, out=scores.new_empty(scores.shape, dtype=torch.float)).sum(1)
-        right = (rank > 0) & (rank <= self._k)  # nothing reaches what is not a number
+        worse = torch.lt(scores, of_target, out=torch.empty_like(scores, dtype=torch.float)).sum(1)
+        right = worse >= classes - self._k
         right = right if kept is None else right & kept
-        self.accumulate(correct=torch.count_nonzero(right), count=seen)
+        self.accumulate(correct=torch.count_nonzero(right), count=seen, no_class=no_class)
 
     def compute(self) -> float | Tensor:
         """Return the share, from 0 to 1, as a float.
@@ -131,5 +136,7 @@ class TopKCategoricalAccuracy(Metric):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.correct.double() / self.count
+        return self._mean("correct", "count")
+
+    def _check_input(self) -> None:
+        check_no_class(self, self.no_class)

@@ -12,6 +12,7 @@ from cookfire.metrics._class_counts import ClassCounts
 from cookfire.metrics._classification import Task
 from cookfire.metrics._values import same
 
+_REMEDY = "labels of scores are made by output_transform, as (output[0] > 0.5, output[1])"
 Weights = Literal["linear", "quadratic"] | None
 
 
@@ -62,8 +63,7 @@ class Agreement(ClassCounts):
             wrong = int(torch.count_nonzero(values != values.trunc()))
             if wrong:
                 raise ValueError(
-                    f"{type(self).__name__}: {wrong} labels are no whole numbers; labels of scores "
-                    "are made by output_transform, as (output[0] > 0.5, output[1])"
+                    f"{type(self).__name__}: {wrong} labels are no whole numbers; {_REMEDY}"
                 )
             classes, index = torch.unique(values, return_inverse=True)
             rows, columns = index.chunk(2)
@@ -73,9 +73,11 @@ class Agreement(ClassCounts):
         return matrix, classes
 
     def _check_input(self) -> None:
-        super()._check_input()
+        # Whether labels are zeros and ones matters to others that share the counts.
+        if self._kind != Task.BINARY:
+            super()._check_input()
         if self.num_classes is not None or self._kind != Task.BINARY:
-            self._check_classes(self.num_classes or 2)
+            self._check_classes(self.num_classes or 2, "; " + _REMEDY)
 
 
 class CohenKappa(Agreement):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +15,6 @@ from cookfire.metrics._saving import load_metrics, save_metrics
 from cookfire.metrics._state import Store
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics.metric import Metric
-
-_NOTHING = nullcontext()
 
 
 class _Entry(NamedTuple):
@@ -50,8 +48,8 @@ class AttachedMetrics:
         self._handlers: list[Callable[[Engine], None]] = []
         self._eager: list[_Entry] = []
         self._lazy: list[_Entry] = []
-        self._open = False
-        """Whether states hold something: other metrics can't ask for more of them now."""
+        self._groups: list[_Group] = []
+        """Those that are updated alike, and can share one store."""
         self._updated_at = -1
         """The engine's iteration that was taken in last."""
         self._scratch: dict[Hashable, Any] = {}
@@ -70,7 +68,16 @@ class AttachedMetrics:
         return any(entry.given is metric for entry in self._entries)
 
     def add(self, metric: Metric, name: str) -> None:
-        """Have a metric computed under a name."""
+        """Have a metric computed under a name.
+
+        Raises:
+            ValueError: another metric has that name.
+        """
+        if any(entry.name == name and entry.given is not metric for entry in self._entries):
+            raise ValueError(
+                f"a metric is attached as {name!r} already: detach that one, or attach this "
+                f"{type(metric).__name__} under another name"
+            )
         used = self._adopt(metric)
         self._entries.append(_Entry(name, metric, used, list(used._family())))
         self._arrange()
@@ -105,27 +112,32 @@ class AttachedMetrics:
                     engine.epoch_iteration,
                     ", ".join(entry.name for entry in self._entries),
                 )
-        for leaf in self._leaves:
-            for metric in leaf._family():
+        for entry in self._entries:
+            for metric in entry.family:
                 metric._store.restored = False
-        for leaf in self._leaves:
-            if leaf not in kept:
-                leaf.started(engine)
-        self._open = True
+        fresh = [leaf for leaf in self._leaves if leaf not in kept] if kept else self._leaves
+        for leaf in fresh:
+            leaf._shared = None  # all of those that share a store are reset, or none
+            leaf.started(engine)
+        self._share(fresh)
 
     def iteration_completed(self, engine: Engine) -> None:
         """Update."""
         try:
-            if self._updates:
-                output = engine.state.output
-                with torch.no_grad() if torch.is_grad_enabled() else _NOTHING:
-                    for update in self._updates:
-                        update(output)
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    self._update(engine.state.output)
+            else:
+                self._update(engine.state.output)
             for handler in self._handlers:
                 handler(engine)
             self._updated_at = engine.state.iteration
         finally:
             self._scratch.clear()
+
+    def _update(self, output: Any) -> None:
+        for update in self._updates:
+            update(output)
 
     def completed(self, engine: Engine) -> None:
         """Compute; lazy ones show what this rank has."""
@@ -133,7 +145,6 @@ class AttachedMetrics:
             entry.used._publish(engine, entry.name, entry.used._value_here())
         if self._eager:
             self._compute(engine, self._eager)
-        self._open = self.usage.STARTED is Events.STARTED  # else they begin afresh
 
     def epoch_completed(self, engine: Engine) -> None:
         """Compute the lazy ones."""
@@ -150,7 +161,7 @@ class AttachedMetrics:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all metrics: a collective in a process group."""
         names = [entry.name for entry in self._entries]
-        return {"names": names, "metrics": save_metrics(self._members())}
+        return {"names": names, "metrics": save_metrics(self._family())}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a saved state.
@@ -164,15 +175,12 @@ class AttachedMetrics:
                 f"the state is that of the metrics {state_dict['names']}, but attached are {names}:"
                 " attach the same, in the same order"
             )
-        load_metrics(self._members(), state_dict["metrics"])
+        self._share(self._leaves)  # as all get new values
+        load_metrics(self._family(), state_dict["metrics"])
+        self.arrange_updates()
 
-    def _members(self) -> list[Metric]:
-        """Return one metric for each store."""
-        stores: dict[Store, Metric] = {}
-        for leaf in self._leaves:
-            for metric in leaf._family():
-                stores.setdefault(metric._store, metric)
-        return list(stores.values())
+    def _family(self) -> list[Metric]:
+        return list(dict.fromkeys(metric for leaf in self._leaves for metric in leaf._family()))
 
     # Whose state is used
 
@@ -190,6 +198,8 @@ class AttachedMetrics:
             for part in used._family():
                 part.reset()
         for part in used._family():
+            part._leave_others()  # of an engine that is gone
+            part._shared = None
             part._attachment = weakref.ref(self)
         used._scratch = self._scratch
         self._copies[metric] = used
@@ -204,10 +214,7 @@ class AttachedMetrics:
             part._attachment = None
         leaf._scratch = None
         leaf._store = leaf._store.copy()  # others may share this one
-
-    def _shares(self, leaf: Metric, first: Metric) -> bool:
-        """Tell whether a metric can share another one's state: it must have all that is wanted."""
-        return leaf is not first and (not self._open or leaf._wanted <= first._store.wanted)
+        leaf._shared = None
 
     def _arrange(self) -> None:
         """Work out what to do at each event."""
@@ -219,23 +226,74 @@ class AttachedMetrics:
             if leaf not in self._leaves:
                 self._release(leaf)
         self._copies = {k: used for k, used in self._copies.items() if used in self._leaves}
-        self._updates, self._handlers = [], []
-        first: dict[Hashable, Metric] = {}
+        alike: dict[Hashable, list[Metric]] = {}
         for leaf in self._leaves:
-            key = leaf._sharing_key()
-            if key is not None and self._shares(leaf, first.setdefault(key, leaf)):
-                leaf._store = first[key]._store
-                leaf._store.wanted |= leaf._wanted
-                continue
-            kept = leaf._store.wanted if self._open else frozenset()
-            leaf._store.wanted = leaf._wanted | kept
-            if type(leaf).iteration_completed is Metric.iteration_completed:
-                self._updates.append(leaf._take)
-            else:
-                self._handlers.append(leaf.iteration_completed)
+            if (key := leaf._sharing_key()) is not None:
+                alike.setdefault(key, []).append(leaf)
+        self._groups = [_Group(leaves) for leaves in alike.values() if len(leaves) > 1]
+        for leaf in set(self._leaves).difference(*(group.leaves for group in self._groups)):
+            leaf._leave_others()  # as there are none now
+            leaf._shared = None
+        self.arrange_updates()
         lazy = [entry.used._is_lazy(self.usage) for entry in self._entries]
         self._lazy = [entry for entry, late in zip(self._entries, lazy, strict=True) if late]
         self._eager = [entry for entry, late in zip(self._entries, lazy, strict=True) if not late]
+
+    def _share(self, leaves: Sequence[Metric]) -> None:
+        """Let those of these metrics share a store that are updated alike."""
+        among = set(leaves)
+        changed = [group.share(among) for group in self._groups]
+        if any(changed):
+            self.arrange_updates()
+
+    def arrange_updates(self) -> None:
+        """Work out whom to update: each store once."""
+        counting = {group.store: group.counting for group in self._groups}
+        first: dict[Store, Metric] = {}
+        for leaf in self._leaves:
+            first.setdefault(leaf._store, leaf)
+        self._updates, self._handlers = [], []
+        for store, leaf in first.items():
+            if type(leaf).iteration_completed is Metric.iteration_completed:
+                self._updates.append(counting.get(store, leaf)._take)
+            else:
+                self._handlers.append(leaf.iteration_completed)
+
+
+class _Group:
+    """Metrics that are updated alike, so that one store can serve all of them.
+
+    Args:
+        leaves: the metrics, two or more.
+    """
+
+    def __init__(self, leaves: list[Metric]) -> None:
+        self.leaves = leaves
+        self.wanted = frozenset[Hashable]().union(*(leaf._wanted for leaf in leaves))
+        sharing = next((leaf for leaf in leaves if leaf._store is leaf._shared), None)
+        like = sharing or leaves[0]
+        self.counting = copy.copy(like)
+        """What the engine updates for all of them: an update of one of themselves is its own."""
+        self.counting._scratch = like._scratch
+        self.counting._store = like._store
+        self.store = None if sharing is None else sharing._store
+
+    def share(self, among: set[Metric]) -> bool:
+        """Let those of them that are among these share a store, without their values.
+
+        Tell whether that is new to any of them.
+        """
+        members = [leaf for leaf in self.leaves if leaf in among]
+        if len(members) < 2:
+            return False
+        store, was = members[0]._store, self.store
+        is_new = store is not was or any(leaf._store is not store for leaf in members)
+        for leaf in members:
+            leaf._store = leaf._shared = store
+        self.store = self.counting._store = store
+        self.counting.reset()
+        store.wanted = self.wanted
+        return is_new
 
 
 def find_attached_metrics(engine: Engine, usage: MetricUsage) -> AttachedMetrics | None:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cookfire.metrics._classification import Classification, Task
-from cookfire.metrics._counting import count
+from cookfire.metrics._classification import Classification, Task, TaskState
+from cookfire.metrics._counting import count, to_indices
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
 from cookfire.metrics._values import same
 
@@ -41,7 +41,8 @@ class CalibrationError(Classification):
 
     Raises:
         ValueError: fewer than 1 bin, or an unknown ``norm``; by ``update``, shapes that fit no task
-            or another than before; by ``compute``, confidences that are not from 0 to 1.
+            or another than before; by ``compute``, confidences that are not from 0 to 1, or
+            targets that are no class.
 
     Example:
         >>> metric = CalibrationError(num_bins=2)
@@ -57,6 +58,8 @@ class CalibrationError(Classification):
     count = MetricState(torch.int64)
     outside = MetricState(torch.int64)
     """Confidences that are not from 0 to 1."""
+    no_class = MetricState(torch.int64)
+    """Targets that are none."""
 
     def __init__(
         self,
@@ -85,12 +88,14 @@ class CalibrationError(Classification):
         """Sort a batch into the bins."""
         y_pred, y = output
         kept = self._find_kept(y)
-        task, _ = self._find_task(y_pred, y)
+        task, classes = self._find_task(y_pred, y)
         if task == Task.MULTICLASS:
             confidence, predicted = y_pred.max(1)
             right = predicted == y
         else:
             confidence, right = y_pred.reshape(y.shape), y == 1
+        wrong = (y < 0) | (y > max(classes - 1, 1)) | (to_indices(y) != y)
+        wrong = torch.count_nonzero(wrong if kept is None else wrong & kept)
         confidence, right = confidence.flatten().contiguous(), right.flatten()
         if confidence.dtype != torch.float64:
             confidence = confidence.float()
@@ -112,6 +117,8 @@ class CalibrationError(Classification):
             bins=bins[:, :-1],
             count=y.numel() if kept is None else kept.sum(),
             outside=torch.count_nonzero(~inside),
+            no_class=wrong,
+            task=TaskState.encode(task, classes),
         )
 
     def compute(self) -> float | Tensor:
@@ -137,4 +144,11 @@ class CalibrationError(Classification):
             raise ValueError(
                 f"CalibrationError: {outside} confidences were not from 0 to 1: make probabilities "
                 "of scores, as in output_transform=lambda output: (output[0].softmax(1), output[1])"
+            )
+        no_class = int(self.no_class)
+        if no_class:
+            highest = max(TaskState.decode(self.task)[1] - 1, 1)
+            raise ValueError(
+                f"CalibrationError: {no_class} targets were no classes from 0 to {highest}; "
+                "leave them out by ignore_index, or map them by output_transform"
             )

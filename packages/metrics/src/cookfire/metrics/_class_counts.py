@@ -12,8 +12,10 @@ from torch import Tensor
 from cookfire.metrics._classification import (
     Classification,
     Task,
+    TaskState,
     count_not_binary,
     predict_classes,
+    tell_what_to_do,
 )
 from cookfire.metrics._counting import count_labels, count_pairs, count_per_class
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
@@ -42,7 +44,7 @@ class ClassCounts(Classification):
     """
 
     not_binary = MetricState(torch.int64)
-    """Floating-point predictions that are neither 0 nor 1."""
+    """What should be 0 or 1 and is neither; targets that are not whole, if nothing else tells."""
     matrix = MetricState(torch.int64, shape=("_bins",))
     """The confusion matrix ``[y, y_pred]``, row by row: of scores with a row more for targets that
     are no class, of equal shapes with such a column too."""
@@ -57,7 +59,6 @@ class ClassCounts(Classification):
     samples = MetricState(torch.int64)
     predicted_labels = MetricState(reduction="cat")
     true_labels = MetricState(reduction="cat")
-    task = MetricState(torch.int64, reduction="max")
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Count a batch."""
@@ -75,6 +76,10 @@ class ClassCounts(Classification):
                 right = predicted == y
                 right = torch.count_nonzero(right if kept is None else right & kept)
                 values = {"correct": right}
+                if y.is_floating_point():
+                    broken = y != y.trunc()
+                    broken = broken if kept is None else broken & kept
+                    values["not_binary"] = torch.count_nonzero(broken)
             elif classes > FEW and "matrix" not in wanted:
                 values = {"rows": count_per_class(predicted, y, classes, kept)}
             else:
@@ -92,7 +97,7 @@ class ClassCounts(Classification):
                 kept = kept.flatten(1).any(1)
             values["samples"] = y.shape[0] if kept is None else kept.sum()
         if self._store.local.values["task"] is None:
-            values["task"] = int(task)
+            values["task"] = TaskState.encode(task, classes)
         self._merge(values)
 
     def _count_equal_shapes(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> dict[str, Any]:
@@ -160,14 +165,14 @@ class ClassCounts(Classification):
 
     # What formulas read
 
-    def _count_right(self) -> Tensor:
-        """Return how many examples are right."""
-        matrix, rows = self._matrix(), self._values()["rows"]
+    def _count_right(self) -> Any:
+        """Return how many examples are right: a number, or a tensor not to wait."""
+        matrix, right = self._matrix(), self._as_number("correct")
         if matrix is not None:
-            return self.correct + matrix[:-1].diagonal().sum()
-        if rows is not None and self._kind != Task.MULTILABEL:
-            return self.correct + self.rows[0, :-1].sum()
-        return self.correct
+            return right + self._exact(matrix[:-1].trace())
+        if self._values()["rows"] is not None and self._kind != Task.MULTILABEL:
+            return right + self._exact(self.rows[0, :-1].sum())
+        return right
 
     def _matrix(self) -> Tensor | None:
         """Return the confusion matrix as it is counted, None if it is not."""
@@ -179,15 +184,16 @@ class ClassCounts(Classification):
         """Return true positives, predictions and targets of each class or label, in float64."""
         derived = self._derived()
         if "per class" not in derived:
-            matrix, found = self._matrix(), self.rows
+            matrix = self._matrix()
             if matrix is None:
-                found = found[:3] if self._kind == Task.MULTILABEL else found[:, :-1]
+                rows = self.rows
+                found = rows[:3] if self._kind == Task.MULTILABEL else rows[:, :-1]
+                derived["per class"] = found.double().unbind()
             else:
                 number = 2 if self._kind == Task.BINARY else matrix.shape[1]
-                inner = matrix[:number, :number]
-                sums = matrix[:, :number].sum(0), matrix[:number].sum(1)
-                found = torch.stack([inner.diagonal(), *sums])
-            derived["per class"] = found.double().unbind()
+                exact = matrix.double()
+                sums = exact.diagonal(), exact.sum(0), exact.sum(1)
+                derived["per class"] = [of_class.narrow(0, 0, number) for of_class in sums]
         hits, predicted, actual = derived["per class"]
         return hits, predicted, actual
 
@@ -197,14 +203,19 @@ class ClassCounts(Classification):
         if reduced.values["not_binary"] is None:
             return
         wrong = int(self.not_binary)
+        if wrong and self._kind == Task.MULTICLASS:
+            raise ValueError(
+                f"{type(self).__name__}: {wrong} elements of y are not whole: expected class "
+                "indices, or of one-hot targets output_transform=lambda output: (output[0], "
+                "output[1].argmax(1))"
+            )
         if wrong:
             raise ValueError(
                 f"{type(self).__name__}: {wrong} predictions or labels were neither 0 nor 1: "
-                "threshold scores, as in output_transform=lambda output: (output[0] > 0.5, "
-                "output[1])"
+                f"{tell_what_to_do(self._kind)}"
             )
 
-    def _check_classes(self, number: int = 2) -> None:
+    def _check_classes(self, number: int = 2, remedy: str = "") -> None:
         """Raise for targets that are no class; of equal shapes there are ``number`` classes."""
         derived, key = self._derived(), ("checked", number)
         if key in derived:
@@ -222,13 +233,9 @@ class ClassCounts(Classification):
         if wrong:
             raise ValueError(
                 f"{type(self).__name__}: {wrong} examples had other classes than {expected}; "
-                "leave them out by ignore_index, or map them by output_transform"
+                f"leave them out by ignore_index, or map them by output_transform{remedy}"
             )
         derived[key] = True
-
-    @property
-    def _kind(self) -> int:
-        return int(self._values()["task"])
 
     def _values(self) -> dict[str, Any]:
         return (self._store.reduced or self._store.local).values

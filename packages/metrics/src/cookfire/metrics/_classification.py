@@ -13,11 +13,12 @@ multilabel  zeros and ones                  zeros and ones                 ``is_
             ``(batch, labels, ...)``        ``(batch, labels, ...)``
 ==========  ==============================  =============================  =======================
 
-Scores may be logits or probabilities of any floating dtype; the first of equal scores is predicted.
-Zeros and ones, and class indices, may be bools, integers or whole floats. Metrics of scores
-themselves (ROC_AUC, AveragePrecision, CalibrationError) take scores in place of predicted zeros and
-ones, and those of agreement (CohenKappa, MatthewsCorrCoef) labels in place of zeros and ones. The
-task must not change between updates.
+Scores may be logits or probabilities of any floating dtype; the first of equal scores is predicted,
+and nan counts as higher than any number. Zeros and ones, and class indices, may be bools, integers
+or whole floats; a float that is not whole is no class, like an index out of range. Metrics of
+scores themselves (ROC_AUC, AveragePrecision, CalibrationError) take scores in place of predicted
+zeros and ones, and those of agreement (CohenKappa, MatthewsCorrCoef) labels in place of zeros and
+ones. The task must not change between updates.
 
 Targets equal to ``ignore_index``, and what is predicted there, are as if they were not in the
 batch; of multilabel input each label by itself. Other values out of range are counted on the device
@@ -26,16 +27,22 @@ and reported by ``compute``, or by ``update`` with ``check=True``, which waits f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cookfire.metrics._values import same
+from cookfire.metrics._counting import to_indices
+from cookfire.metrics._state import MetricState, Value
+from cookfire.metrics._values import need_tensors, same
 from cookfire.metrics.metric import Metric
 
+_DTYPES = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}
 _PLANE = 4096
 """Positions per class from which the classes of an image are found plane by plane."""
 _CHUNK = 65536
@@ -50,27 +57,71 @@ class Task(IntEnum):
     MULTILABEL = 3
 
 
+class TaskState(MetricState):
+    """The task and its number of classes, as one number that all updates and ranks agree on."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.int64, reduction="same")
+
+    @staticmethod
+    def encode(task: Task, classes: int) -> int:
+        """Return the state's value."""
+        return 4 * classes + task
+
+    @staticmethod
+    def decode(value: Any) -> tuple[Task, int]:
+        """Return task and number of classes."""
+        classes, task = divmod(int(value), 4)
+        return Task(task), classes
+
+    def tell(self, value: Value) -> str:
+        """Return the value in words."""
+        return f"{_tell(*self.decode(value))} input"
+
+
+class _Seen(NamedTuple):
+    """The input of the last update."""
+
+    y_pred: torch.Size
+    y: torch.Size
+    task: tuple[Task, int]
+
+
 def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> tuple[Task, int]:
     """Return the task, and the number of classes or labels (1 for binary), by shapes alone.
 
     Raises:
+        TypeError: no tensors, or none of real numbers or booleans.
         ValueError: the shapes fit no task.
     """
-    shapes = f"got y_pred {tuple(y_pred.shape)} and y {tuple(y.shape)}"
-    if y_pred.ndim == 0 or y.ndim == 0:
+    need_tensors(owner, y_pred, y)
+    if y_pred.dtype not in _DTYPES or y.dtype not in _DTYPES:
+        raise TypeError(
+            f"{owner}: got y_pred of {y_pred.dtype} and y of {y.dtype}: expected booleans, "
+            "integers up to int64, or floats; convert them by output_transform"
+        )
+    of_pred, of_y = y_pred.shape, y.shape
+    if of_pred and of_y:
+        if is_multilabel:
+            if of_pred == of_y and len(of_y) > 1 and of_y[1] > 1:
+                return Task.MULTILABEL, of_y[1]
+        elif of_pred == of_y:
+            return Task.BINARY, 1
+        elif len(of_pred) > len(of_y) and (of_pred[0], *of_pred[2:]) == of_y and of_pred[1]:
+            classes = of_pred[1]
+            if classes > 1 and y_pred.dtype is torch.bool:
+                raise TypeError(
+                    f"{owner}: got scores of {y_pred.dtype}: expected floats or integers"
+                )
+            return (Task.BINARY, 1) if classes == 1 else (Task.MULTICLASS, classes)
+    shapes = f"got y_pred {tuple(of_pred)} and y {tuple(of_y)}"
+    if not of_pred or not of_y:
         raise ValueError(f"{owner}: {shapes}: both need a batch dimension")
     if is_multilabel:
-        if y_pred.shape == y.shape and y.ndim > 1 and y.shape[1] > 1:
-            return Task.MULTILABEL, y.shape[1]
         raise ValueError(
             f"{owner}(is_multilabel=True): {shapes}: expected equal shapes (batch, labels, ...) "
             "with more than one label"
         )
-    if y_pred.shape == y.shape:
-        return Task.BINARY, 1
-    if y_pred.ndim == y.ndim + 1 and (y_pred.shape[0], *y_pred.shape[2:]) == y.shape:
-        classes = y_pred.shape[1]
-        return (Task.BINARY, 1) if classes == 1 else (Task.MULTICLASS, classes)
     raise ValueError(
         f"{owner}: {shapes}: expected scores (batch, classes, ...) with class indices "
         "(batch, ...), or two equal shapes of zeros and ones; reshape them by output_transform"
@@ -79,6 +130,8 @@ def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> 
 
 def predict_classes(scores: Tensor) -> Tensor:
     """Return the class of the highest score, the first of equals: ``(N, C, ...) -> (N, ...)``.
+
+    A score that is nan is higher than any number, as for torch's ``argmax``.
 
     On a CPU torch's ``argmax`` along the classes of an image is slow, since they lie far apart in
     memory. There the classes are compared plane by plane, several times faster.
@@ -104,7 +157,14 @@ def _classes_by_planes(planes: Tensor) -> Tensor:
                 better = (plane > best).view(torch.uint8).mul_(number_of_class)
                 torch.maximum(index, better, out=index)
                 torch.maximum(best, plane, out=best)
+            if has_nan(best):
+                index.copy_(chunk.argmax(0))
     return found
+
+
+def has_nan(scores: Tensor) -> bool:
+    """Tell whether scores on a CPU may have a nan, or infinities of both signs, in their sum."""
+    return bool(scores.sum().isnan())
 
 
 def count_not_binary(values: Tensor, kept: Tensor | None = None) -> Tensor:
@@ -117,6 +177,8 @@ def count_not_binary(values: Tensor, kept: Tensor | None = None) -> Tensor:
 
 class Classification(Metric):
     """A metric of ``(y_pred, y)`` for a classification task, which the shapes tell."""
+
+    task = TaskState()
 
     def __init__(
         self,
@@ -131,31 +193,35 @@ class Classification(Metric):
         self._is_multilabel = is_multilabel
         self._check = check
         self._ignore_index = ignore_index
-        self._seen: tuple[Hashable, ...] = ()
-        self._task: tuple[Task, int] | None = None
+        self._seen: _Seen | None = None
         super().__init__(output_transform, device, skip_unrolling)
 
     def reset(self) -> None:
         """Forget everything, the task included."""
         super().reset()
-        self._seen, self._task = (), None
+        self._seen = None
 
     def _find_task(self, y_pred: Tensor, y: Tensor) -> tuple[Task, int]:
         """Return task and classes, which must not change between updates."""
-        seen = (y_pred.shape, y.shape)
-        if seen != self._seen or self._task is None:
-            owner = type(self).__name__
-            task = find_task(owner, y_pred, y, is_multilabel=self._is_multilabel)
-            if self._task is not None and task != self._task:
-                raise ValueError(
-                    f"{owner}: the input was {_tell(*self._task)}, now it is {_tell(*task)}: "
-                    "use one metric for each, or reset() in between"
-                )
+        seen = self._seen
+        try:
+            is_known = seen is not None and seen.y_pred == y_pred.shape and seen.y == y.shape
+        except AttributeError:
+            is_known = False  # they are no tensors, and find_task says so
+        if seen is None or not is_known:
+            task = find_task(type(self).__name__, y_pred, y, is_multilabel=self._is_multilabel)
+            before = self._store.local.values["task"]
+            type(self).task.merge(before, TaskState.encode(*task), self)  # raises if it is another
             self._check_shapes(y_pred, y, *task)
-            self._seen, self._task = seen, task
+            seen = self._seen = _Seen(y_pred.shape, y.shape, task)
         if self._check:
-            self._check_values(y_pred, y, *self._task)
-        return self._task
+            self._check_values(y_pred, y, *seen.task)
+        return seen.task
+
+    @property
+    def _kind(self) -> Task:
+        """The task that there was."""
+        return TaskState.decode((self._store.reduced or self._store.local).values["task"])[0]
 
     def _find_kept(self, y: Tensor) -> Tensor | None:
         """Return which elements of ``y`` count; None: all."""
@@ -168,16 +234,22 @@ class Classification(Metric):
         owner = type(self).__name__
         kept = self._find_kept(y)
         if task == Task.MULTICLASS:
-            outside = (y < 0) | (y >= classes)
+            outside = (y < 0) | (y >= classes) | (to_indices(y) != y)
             wrong = int(torch.count_nonzero(outside if kept is None else outside & kept))
-            expected = f"from 0 to {classes - 1}, as y_pred has {classes} classes"
+            expected = f"whole numbers from 0 to {classes - 1}, as y_pred has {classes} classes"
             if wrong:
                 raise ValueError(f"{owner}: {wrong} elements of y are not {expected}")
+            wrong = int(torch.count_nonzero(y_pred != y_pred))
+            if wrong:
+                raise ValueError(f"{owner}: {wrong} scores are nan, which have no order")
             return
         for name, values in (("y_pred", y_pred), ("y", y)):
             wrong = int(count_not_binary(values.reshape(y.shape), kept))
             if wrong:
-                raise ValueError(f"{owner}: {wrong} elements of {name} are neither 0 nor 1")
+                raise ValueError(
+                    f"{owner}: {wrong} elements of {name} are neither 0 nor 1: "
+                    f"{tell_what_to_do(task)}"
+                )
 
     @staticmethod
     def get_sequence_transform(
@@ -220,6 +292,14 @@ class Classification(Metric):
             return y_pred, y
 
         return transform
+
+
+def tell_what_to_do(task: Task) -> str:
+    """Return the remedy for scores where zeros and ones are expected."""
+    remedy = "threshold scores, as in output_transform=lambda output: (output[0] > 0.5, output[1])"
+    if task == Task.BINARY:
+        remedy += "; for scores with one-hot targets, (output[0], output[1].argmax(1))"
+    return remedy
 
 
 def _tell(task: Task, classes: int) -> str:

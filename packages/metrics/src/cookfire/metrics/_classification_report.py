@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._fbeta import Fbeta
+from cookfire.metrics._in_an_engine import ResultMode
 from cookfire.metrics._metrics_lambda import MetricsLambda
 from cookfire.metrics._precision_recall import Precision, Recall
 from cookfire.metrics._values import same
-from cookfire.metrics.metric import ResultMode
 
 Report = dict[str, dict[str, float]]
 

@@ -6,8 +6,14 @@ own, which is cut off: leaving them out before would need to know how many they 
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from cookfire.metrics.metric import Metric
 
 
 def count_pairs(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = None) -> Tensor:
@@ -20,15 +26,18 @@ def count_pairs(y_pred: Tensor, y: Tensor, classes: int, kept: Tensor | None = N
         kept: which count.
     """
     bins = (classes + 1) * classes
+    if y.ndim > 1:
+        y_pred, y = y_pred.flatten(), y.flatten()
     if kept is None and counts_at_once(y):
-        # Nearly always no target is negative, and bincount says if one is.
-        target = y if y.dtype is torch.int64 else y.long()
-        pairs = torch.add(y_pred, target.clamp(-1, classes), alpha=classes)
+        # Rows are looked up: unlike a product that says if a target has none, which is rare.
+        target = y if y.dtype is torch.int64 else to_indices(y)
         try:
-            return torch.bincount(pairs if pairs.ndim == 1 else pairs.flatten(), minlength=bins)
-        except RuntimeError:
+            pairs = _first_of_rows(classes).index_select(0, target)
+        except IndexError:
             pass
-    pairs = torch.add(y_pred.flatten(), _last_if_negative(y, classes), alpha=classes)
+        else:
+            return torch.bincount(pairs.add_(y_pred), minlength=bins)
+    pairs = torch.add(y_pred, _last_if_negative(y, classes), alpha=classes)
     return _count_kept(pairs, bins, kept)
 
 
@@ -69,6 +78,53 @@ def counts_at_once(tensor: Tensor) -> bool:
     return tensor.is_cpu
 
 
+def gather_of_targets(
+    scores: Tensor, target: Tensor, kept: Tensor | None = None
+) -> tuple[Tensor, Tensor | int]:
+    """Return each target's score ``(batch, 1, ...)``, and how many targets are no class.
+
+    Those have the score of another class. Who is not kept must have a class.
+    """
+    if raises_at_once(scores):
+        try:
+            return scores.gather(1, target.unsqueeze(1)), 0
+        except (RuntimeError, IndexError):
+            pass  # rare; to look first would take longer
+    near = target.clamp(0, scores.shape[1] - 1)
+    wrong = near != target
+    return scores.gather(1, near.unsqueeze(1)), torch.count_nonzero(
+        wrong if kept is None else wrong & kept
+    )
+
+
+def check_no_class(metric: Metric, number: Tensor) -> None:
+    """Raise ValueError for targets that are no class, of which there is such a number."""
+    if number:
+        raise ValueError(
+            f"{type(metric).__name__}: {int(number)} targets were no classes that there are scores "
+            "for; leave them out by ignore_index, or map them by output_transform"
+        )
+
+
+def raises_at_once(tensor: Tensor) -> bool:
+    """Tell whether an index out of range raises, where a device would break down later."""
+    return tensor.is_cpu
+
+
+def to_indices(y: Tensor) -> Tensor:
+    """Return classes as int64; -1 for what is no whole number."""
+    if y.is_floating_point():
+        y = y.where(y == y.trunc(), -1)
+    return y.long()
+
+
+@functools.lru_cache
+def _first_of_rows(classes: int) -> Tensor:
+    """Return where the row of each target begins, at least of those that fit a byte."""
+    targets = torch.arange(max(256, classes + 1), device="cpu")
+    return targets.clamp_(max=classes) * classes
+
+
 def _count_kept(indices: Tensor, bins: int, kept: Tensor | None) -> Tensor:
     if kept is None:
         return count(indices, bins)
@@ -76,7 +132,7 @@ def _count_kept(indices: Tensor, bins: int, kept: Tensor | None) -> Tensor:
 
 
 def _last_if_negative(y: Tensor, classes: int) -> Tensor:
-    flat = y.flatten().long()
+    flat = to_indices(y.flatten())
     if y.dtype == torch.bool:
         return flat
     # What is no class becomes -1 or ``classes``; and -1, the one before the first, is the last.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_tensors, same
 from cookfire.metrics.metric import Metric
 
 
@@ -95,6 +95,7 @@ class EpochMetric(Metric):
 
 
 def _examples(name: str, tensor: Tensor) -> Tensor:
+    need_tensors("EpochMetric", tensor)
     if tensor.ndim not in (1, 2):
         raise ValueError(
             f"EpochMetric: {name} must have the shape (examples,) or (examples, targets), got "

@@ -28,6 +28,7 @@ class Errors(PairMetric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
         y_pred, y = output
+        self._leave_others()
         wanted = self._store.wanted
         if "moments" in wanted:
             check_column("R2Score", y_pred, y)
@@ -79,8 +80,7 @@ class MeanAbsoluteError(Errors):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.absolute / self.count
+        return self._mean("absolute", "count")
 
 
 class MeanSquaredError(Errors):
@@ -104,8 +104,7 @@ class MeanSquaredError(Errors):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.squared / self.count
+        return self._mean("squared", "count")
 
 
 class RootMeanSquaredError(MeanSquaredError):

@@ -10,9 +10,12 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+import cookfire.distributed as idist
+from cookfire.metrics._external_lists import lists_filled
+from cookfire.metrics._in_an_engine import ResultMode
 from cookfire.metrics._state import MetricState
 from cookfire.metrics._values import same, to_plain
-from cookfire.metrics.metric import Metric, ResultMode
+from cookfire.metrics.metric import Metric
 
 
 class MetricLike(Protocol):
@@ -59,6 +62,8 @@ class ExternalMetric(Metric):
 
     updates = MetricState(torch.int64)
     """By which all ranks know whether any of them had data."""
+    ranks = MetricState(torch.int64)
+    """How many of them had."""
 
     def __init__(
         self,
@@ -93,18 +98,22 @@ class ExternalMetric(Metric):
             if device is not None and hasattr(self.metric, "to"):
                 self.metric.to(device)
         self.metric.update(*arguments)
-        self.accumulate(updates=1)
+        self.accumulate(updates=1, ranks=0 if self._store.local.updates else 1)
 
     def compute(self) -> Any:
         """Return the value: Python numbers for scalars, tensors on the CPU for others.
 
         Raises:
             NotComputableError: there was no update.
+            ValueError: a rank without data, and lists that can't be combined then.
         """
         with warnings.catch_warnings():
             # torchmetrics does not count the updates of other ranks and of loaded states; we do.
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
-            return self.metric.compute()
+            if self._store.alone or int(self.ranks) == idist.get_world_size():
+                return self.metric.compute()
+            with lists_filled(self.metric):
+                return self.metric.compute()
 
     def _attributes(self) -> dict[str, Any]:
         if not hasattr(self.metric, "state_dict"):

@@ -97,6 +97,6 @@ class _FScore:
 
     def __call__(self, precision: Tensor, recall: Tensor) -> Tensor:
         weight = self.beta**2
-        whole = weight * precision + recall
-        score = (1 + weight) * precision * recall / whole.masked_fill(whole == 0, 1)
-        return score.mean() if self.average else score
+        whole = torch.add(recall, precision, alpha=weight)
+        score = (precision * recall / whole).nan_to_num_(0)  # 0 / 0
+        return (score.mean() if self.average else score) * (1 + weight)

@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d, pad
 
 from cookfire.metrics._pairs import SumOverPairs, to_precise
 from cookfire.metrics._state import WITHOUT_FLOAT64
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_tensors, same
 
 _EPSILON = 1e-10
 """Added to a mean squared error, so that equal images have a finite ratio."""
@@ -26,6 +26,7 @@ class _ImageMetric(SumOverPairs):
 
     def _images(self, y_pred: Tensor, y: Tensor, dimensions: str) -> tuple[Tensor, Tensor]:
         owner = type(self).__name__
+        need_tensors(owner, y_pred, y)
         if y_pred.dtype != y.dtype:
             raise TypeError(
                 f"{owner}: y_pred and y must have one dtype, got {y_pred.dtype} and {y.dtype}: "

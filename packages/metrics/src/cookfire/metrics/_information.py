@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cookfire.metrics._pairs import PairMetric, SumOverPairs, to_precise
 from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import need_tensors
 
 
 class _Distributions(PairMetric):
@@ -23,6 +24,7 @@ class _Distributions(PairMetric):
 
     def _log_softmax(self, logits: Tensor) -> Tensor:
         owner = type(self).__name__
+        need_tensors(owner, logits)
         if logits.ndim < 2:
             raise ValueError(
                 f"{owner}: expected logits (batch, classes, ...), got {tuple(logits.shape)}: "
@@ -67,8 +69,7 @@ class Entropy(_Distributions):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.total / self.count
+        return self._mean("total", "count")
 
 
 class MutualInformation(Entropy):
@@ -114,6 +115,7 @@ class _Divergence(_Distributions, SumOverPairs):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
         y_pred, y = output
+        need_tensors(type(self).__name__, y_pred, y)
         if y_pred.shape != y.shape:
             raise ValueError(
                 f"{type(self).__name__}: expected logits y_pred and y of one shape (batch, "

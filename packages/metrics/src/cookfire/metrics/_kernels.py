@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._pairs import median, to_precise
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_tensors, same
 from cookfire.metrics.metric import Metric
 
 
@@ -30,16 +30,19 @@ class _MeanOverBatches(Metric):
     def _samples(self, output: Sequence[Tensor], names: tuple[str, str]) -> list[Tensor]:
         owner = type(self).__name__
         x, y = output
+        need_tensors(owner, x, y)
         if min(x.ndim, y.ndim) < 2 or len(x) != len(y):
             raise ValueError(
                 f"{owner}: expected {names[0]} and {names[1]} of the shapes (batch, ...), with "
                 f"equally many samples of one dimension at least, got {tuple(x.shape)} and "
                 f"{tuple(y.shape)}: reshape them by output_transform"
             )
-        return [
+        x, y = (
             to_precise(owner, name, tensor).flatten(1)
             for name, tensor in zip(names, (x, y), strict=True)
-        ]
+        )
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        return [x.to(dtype), y.to(dtype)]
 
 
 class MaximumMeanDiscrepancy(_MeanOverBatches):

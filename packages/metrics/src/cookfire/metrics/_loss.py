@@ -74,8 +74,7 @@ class Loss(Metric):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.total / self.count
+        return self._mean("total", "count")
 
     def _select(self, output: Mapping[str, Any]) -> tuple[Any, ...]:
         keys = self.required_output_keys

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cookfire.metrics._external import MetricLike, adapt
+from cookfire.metrics._members import update_each
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics._values import same
 from cookfire.metrics.metric import Metric
@@ -48,10 +49,7 @@ class MetricGroup(Metric):
 
     def update(self, output: Any) -> None:
         """Update all of them, each with its own ``output_transform``."""
-        # A metric that several are made of is one metric.
-        leaves = (leaf for metric in self.metrics.values() for leaf in metric._leaves())
-        for leaf in dict.fromkeys(leaves):
-            leaf.update(leaf._transform(output))
+        update_each((leaf for m in self.metrics.values() for leaf in m._leaves()), output)
 
     def compute(self) -> dict[str, Any]:
         """Return their values by name.

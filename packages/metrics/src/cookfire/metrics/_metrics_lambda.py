@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cookfire.metrics._in_an_engine import ResultMode
+from cookfire.metrics._members import update_each
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics._values import to_plain
-from cookfire.metrics.metric import Metric, ResultMode
+from cookfire.metrics.metric import Metric
 
 
 class MetricsLambda(Metric):
@@ -59,9 +61,8 @@ class MetricsLambda(Metric):
             leaf.reset()
 
     def update(self, output: Any) -> None:
-        """Update the metrics that it is computed from, each once."""
-        for leaf in {leaf._store: leaf for leaf in self._leaves()}.values():
-            leaf.update(output)
+        """Update the metrics that it is computed from, each once, by its ``output_transform``."""
+        update_each(self._leaves(), output)
 
     def compute(self) -> Any:
         """Return the function's value."""

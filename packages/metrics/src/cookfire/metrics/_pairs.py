@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
+from cookfire.metrics._values import need_tensors
 from cookfire.metrics.metric import Metric
 
 _FEW = 4096
@@ -21,6 +22,7 @@ def to_precise(owner: str, name: str, tensor: Tensor) -> Tensor:
     Raises:
         TypeError: booleans or complex numbers.
     """
+    need_tensors(owner, tensor)
     if tensor.dtype in _PRECISE:
         return tensor
     if tensor.dtype == torch.bool or tensor.is_complex():
@@ -32,8 +34,9 @@ def to_precise(owner: str, name: str, tensor: Tensor) -> Tensor:
 
 def check_column(owner: str, y_pred: Tensor, y: Tensor) -> None:
     """Refuse other shapes than ``(batch,)`` and ``(batch, 1)``."""
-    if y_pred.ndim == 1 == y.ndim:
+    if isinstance(y_pred, Tensor) and isinstance(y, Tensor) and y_pred.ndim == 1 == y.ndim:
         return
+    need_tensors(owner, y_pred, y)
     for tensor in (y_pred, y):
         if tensor.ndim != 1 and (tensor.ndim != 2 or tensor.shape[1] != 1):
             raise ValueError(
@@ -55,7 +58,10 @@ def sum_of_squares(values: Tensor, *, own: bool = False) -> Tensor:
 
 
 def median(values: Tensor) -> Tensor:
-    """Return the median of a column; of an even number, the mean of the two in the middle."""
+    """Return the median of a column; of an even number, the mean of the two in the middle.
+
+    If there is a nan it is nan.
+    """
     last = len(values) - 1
     lower, upper = last // 2, -(-last // 2)
     if values.device.type == "cpu":  # where it is faster than a sort
@@ -63,7 +69,7 @@ def median(values: Tensor) -> Tensor:
     else:
         ordered = values.sort().values
         first, second = ordered[lower], ordered[upper]
-    return (first + second) / 2
+    return torch.where(values.isnan().any(), torch.nan, (first + second) / 2)
 
 
 class PairMetric(Metric):
@@ -71,7 +77,12 @@ class PairMetric(Metric):
 
     def _pair(self, y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return both in one shape, precise enough to calculate with."""
-        if y_pred.shape != y.shape or y_pred.ndim == 0:
+        try:
+            is_same = y_pred.shape == y.shape
+        except AttributeError:
+            need_tensors(type(self).__name__, y_pred, y)
+            raise
+        if not is_same or y_pred.ndim == 0:
             if y_pred.ndim == 0 or y.ndim == 0 or _sizes(y_pred) != _sizes(y):
                 raise ValueError(
                     f"{type(self).__name__}: expected y_pred and y of one shape (batch, ...), got "
@@ -127,8 +138,7 @@ class SumOverPairs(PairMetric):
         Raises:
             NotComputableError: there was no example.
         """
-        self._require("count")
-        return self.total / self.count
+        return self._mean("total", "count")
 
     @abstractmethod
     def _sum(self, y_pred: Tensor, y: Tensor) -> Tensor:

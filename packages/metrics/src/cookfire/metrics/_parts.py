@@ -2,17 +2,21 @@
 
 - :class:`Small`: of declared shape, a few elements: within the message that all ranks exchange;
   also whatever a function reduces.
-- :class:`Large`: of declared shape: in an ``all_reduce``.
+- :class:`Agreed`: what must be the same on all ranks: within the message.
 - :class:`Told`: its shape is in the message, since a rank without data can't know it; and its
   elements too if there are few, else they follow in an ``all_reduce``.
+- :class:`Large`: more elements, of declared shape: in an ``all_reduce``.
 - :class:`History`: rows, any number on any rank: sizes in the message, then the bytes.
 
-A message is a list of 64-bit integers, of the same length on all ranks.
+A message is 64-bit integers, as many on all ranks: first every part's head, a few of them that
+Python looks at, then the room that parts have for elements, which stay in tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import struct
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,12 +27,12 @@ from cookfire.metrics._state import MetricState, Shape, Value
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
 
-SMALL = 64
-"""Elements up to which a state travels within the message."""
+SMALL = 16
+"""Elements up to which a state travels in the message's head."""
 
-ROOM = 256
-"""Elements of a state of unknown shape for which every message has room: 2 kB are sent faster than
-a second collective is started."""
+ROOM = 512
+"""Elements up to which a state travels within the message, which has so much room for each: 4 kB
+are sent faster than a second collective is started."""
 
 MAX_DIMENSIONS = 8
 
@@ -52,36 +56,58 @@ Bucket = tuple[str, torch.dtype]
 """An operation of ``all_reduce``, and the dtype of what goes through it."""
 
 
-class Large:
-    """A tensor of a shape that all ranks know.
+class Part:
+    """A metric's state on its way; the kind of part is the same on all ranks.
 
     Args:
-        owner: of what, for messages: ``Accuracy: the state 'correct'``.
+        metric: whose state.
         state: its declaration.
-        value: this rank's; what changes nothing where it has none.
+        value: this rank's; None if it has none.
     """
 
-    words = 0
-    """Integers that it adds to the message."""
+    head = 0
+    """Integers that it adds to the message's head."""
+    room = 0
+    """Elements for which it has room in the message."""
 
-    def __init__(self, owner: str, state: MetricState, value: Tensor) -> None:
-        assert state.dtype is not None
-        self.owner = owner
+    def __init__(self, metric: Metric, state: MetricState, value: Value) -> None:
+        self.metric = metric
         self.state = state
         self.value = value
-        self.dtype: torch.dtype = state.dtype
         self.result: Value = None
+        """What all ranks have together; None if none of them has a value."""
+
+    @property
+    def owner(self) -> str:
+        return f"{type(self.metric).__name__}: the state {self.state.name!r}"
+
+    @property
+    def tensor(self) -> Tensor:
+        """This rank's value; where it has none, what changes nothing."""
+        return self.state.to_tensor(self.value, self.metric)
+
+    def write(self) -> list[int]:
+        """Return this rank's integers of the head."""
+        return []
+
+    def fill(self, message: Tensor, begin: int) -> None:
+        """Put this rank's elements into the message, where its room begins."""
+
+    def read(self, heads: list[list[int]]) -> None:
+        """Take in what all ranks wrote."""
+
+    def take(self, messages: Tensor, begin: int) -> None:
+        """Take in what they put there; a message each."""
+
+
+class Large(Part):
+    """A tensor of a shape that all ranks know."""
 
     @property
     def bucket(self) -> Bucket:
-        return _operation(self.state), self.dtype
-
-    def write(self) -> list[int]:
-        """Return this rank's integers of the message."""
-        return []
-
-    def read(self, rows: list[list[int]]) -> None:
-        """Take in the integers of all ranks, a row each."""
+        assert self.state.dtype is not None
+        assert isinstance(self.state.reduction, str)
+        return _OPERATIONS[self.state.reduction], self.state.dtype
 
     def settle(self, value: Tensor) -> None:
         """Take what ``all_reduce`` gave."""
@@ -91,99 +117,150 @@ class Large:
 class Small(Large):
     """A few numbers of a shape that all ranks know; combined in the order of the ranks."""
 
-    def __init__(self, owner: str, state: MetricState, value: Tensor, *, known: bool) -> None:
-        super().__init__(owner, state, value)
-        self.known = known
-        self.words = 1 + value.numel()
+    def __init__(self, metric: Metric, state: MetricState, value: Value, shape: Shape) -> None:
+        super().__init__(metric, state, value)
+        self.shape = shape
+        self.head = 1 + math.prod(shape)
 
     @property
     def bucket(self) -> Bucket:
         # An all_reduce does not know how many ranks have a value, nor other operations than its
         # own: no bucket carries a mean, or what a function reduces.
         alone = self.state.reduction == "mean" or callable(self.state.reduction)
-        return ("NONE", self.dtype) if alone else super().bucket
+        return ("NONE", torch.float64) if alone else super().bucket
 
     def write(self) -> list[int]:
-        return [int(self.known), *_to_words(self.value)]
+        value = self.value
+        if value is None:
+            return [0] * self.head
+        numbers = [value] if isinstance(value, int | float) else self.tensor.reshape(-1).tolist()
+        if not _is_float(self.state):
+            return [1, *map(int, numbers)]
+        return [1, *struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))]
 
-    def read(self, rows: list[list[int]]) -> None:
-        known = [row[1:] for row in rows if row[0]]
-        if known:
-            self.result = _combine(known, self.state, self.value.shape)
-        elif self.state.reduction != "mean" and not callable(self.state.reduction):
-            self.result = self.value
+    def read(self, heads: list[list[int]]) -> None:
+        rows: list[Sequence[float]] = [row[1:] for row in heads if row[0]]
+        if not rows:
+            return
+        if _is_float(self.state):
+            size = self.head - 1
+            rows = [struct.unpack(f"{size}d", struct.pack(f"{size}q", *row)) for row in rows]
+        combine = _OF_NUMBERS.get(self.state.reduction)
+        if self.shape == () and combine is not None:
+            self.result = combine([row[0] for row in rows])
+            return
+        dtype = torch.float64 if _is_float(self.state) else torch.int64
+        self.result = _combine(torch.tensor(rows, dtype=dtype), self.state, self.shape)
+
+
+class Agreed(Small):
+    """What must be the same on all ranks that have it."""
+
+    @property
+    def bucket(self) -> Bucket:
+        return ("NONE", torch.float64)  # it is compared, in the message
+
+    def read(self, heads: list[list[int]]) -> None:
+        said = {rank: head for rank, head in enumerate(heads) if head[0]}
+        if not said:
+            return
+        first = min(said)
+        for rank, head in said.items():
+            if head != said[first]:
+                one, other = (self.state.tell(self._value(of)) for of in (said[first], head))
+                raise ValueError(
+                    f"{type(self.metric).__name__} has {one} on rank {first}, but {other} on rank "
+                    f"{rank}: feed the metric alike on all ranks"
+                )
+        self.result = self._value(said[first])
+
+    def _value(self, head: list[int]) -> Value:
+        super().read([head])
+        return self.result
 
 
 class Told(Large):
     """A tensor whose shape only the ranks with data know."""
 
-    words = 2 + MAX_DIMENSIONS + ROOM
+    head = 2 + MAX_DIMENSIONS
+    room = ROOM
 
-    def __init__(self, owner: str, state: MetricState, value: Tensor, *, known: bool) -> None:
-        super().__init__(owner, state, value)
-        self.known = known
-        self.ranks = 0
-        """How many have a value."""
+    def __init__(self, metric: Metric, state: MetricState, value: Value) -> None:
+        super().__init__(metric, state, value)
+        self.shape: Shape = ()
+        self.ranks: list[int] = []
+        """Those that have a value."""
         self.follows = False
         """Whether it needs an ``all_reduce``."""
 
-    def write(self) -> list[int]:
-        room = [0] * ROOM
-        if self.known and self._has_room(self.value.shape):
-            room[: self.value.numel()] = _to_words(self.value)
-        return _describe(self.owner, int(self.known), self.value, self.value.shape) + room
+    @property
+    def tensor(self) -> Tensor:
+        if self.value is not None:
+            return super().tensor
+        return torch.full(self.shape, self.state.identity, dtype=self.state.dtype)
 
-    def read(self, rows: list[list[int]]) -> None:
-        known, shape, _ = _understand(self.owner, rows)
-        self.ranks = sum(map(bool, known))
-        if self.ranks and self._has_room(shape):
-            begin = 2 + MAX_DIMENSIONS
-            end = begin + torch.Size(shape).numel()
-            self.result = _combine([row[begin:end] for row in rows if row[0]], self.state, shape)
-            return
-        self.follows = self.ranks > 0
-        if not self.known:
-            fill = self.state.identity
-            self.value = torch.full(shape, fill, dtype=self.dtype, device=self.value.device)
+    def write(self) -> list[int]:
+        if self.value is None:
+            return [0] * self.head
+        tensor = self.tensor
+        return _describe(self.owner, 1, tensor, tensor.shape)
+
+    def fill(self, message: Tensor, begin: int) -> None:
+        if self.value is not None and self._has_room(self.tensor.shape):
+            flat = self.tensor.reshape(-1)
+            self._as_elements(message)[begin : begin + flat.numel()] = flat
+
+    def read(self, heads: list[list[int]]) -> None:
+        known, self.shape, _ = _understand(self.owner, heads)
+        self.ranks = [rank for rank, has_value in enumerate(known) if has_value]
+        self.follows = bool(self.ranks) and not self._has_room(self.shape)
+
+    def take(self, messages: Tensor, begin: int) -> None:
+        if self.ranks and not self.follows:
+            of_ranks = messages if len(self.ranks) == len(messages) else messages[self.ranks]
+            rows = self._as_elements(of_ranks)[:, begin : begin + math.prod(self.shape)]
+            self.result = _combine(rows, self.state, self.shape)
+
+    def _as_elements(self, words: Tensor) -> Tensor:
+        return words.view(torch.float64) if _is_float(self.state) else words
 
     def _has_room(self, shape: Sequence[int]) -> bool:
-        return torch.Size(shape).numel() <= ROOM and not self.dtype.is_complex
+        return math.prod(shape) <= ROOM and not _is_complex(self.state)
 
     def settle(self, value: Tensor) -> None:
-        self.result = value / self.ranks if self.state.reduction == "mean" else value
+        self.result = value / len(self.ranks) if self.state.reduction == "mean" else value
 
 
-class History:
+class History(Part):
     """Rows, any number on any rank; dtype and shape of a row are those of the ranks with data."""
 
-    words = 2 + MAX_DIMENSIONS
+    head = 2 + MAX_DIMENSIONS
 
-    def __init__(self, owner: str, value: Tensor, *, known: bool) -> None:
-        self.owner = owner
-        self.value = value
-        self.known = known
+    def __init__(self, metric: Metric, state: MetricState, value: Value) -> None:
+        super().__init__(metric, state, value)
         self.rows: list[int] = []
         self.shape: Shape = ()
-        self.dtype = value.dtype
-        self.result: Value = None
+        self.dtype = torch.uint8
 
     def write(self) -> list[int]:
-        rows = self.value.shape[0] if self.known else 0
-        return _describe(self.owner, rows, self.value, self.value.shape[1:])
+        if not isinstance(self.value, list):
+            return [0] * self.head
+        first = self.value[0]
+        return _describe(self.owner, sum(map(len, self.value)), first, first.shape[1:])
 
-    def read(self, rows: list[list[int]]) -> None:
-        self.rows, self.shape, dtype = _understand(self.owner, rows)
+    def read(self, heads: list[list[int]]) -> None:
+        self.rows, self.shape, dtype = _understand(self.owner, heads)
         self.dtype = dtype or self.dtype
 
     @property
     def row_bytes(self) -> int:
-        return self.dtype.itemsize * torch.Size(self.shape).numel()
+        return self.dtype.itemsize * math.prod(self.shape)
 
     def pack(self) -> Tensor:
         """Return this rank's rows as bytes."""
-        if not self.known:
+        if self.value is None:
             return torch.empty(0, dtype=torch.uint8)
-        rows = self.value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        rows = self.tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
         if rows.stride(0) != 1:  # a single number is contiguous whatever its stride
             rows = rows.clone(memory_format=torch.contiguous_format)
         return rows.view(torch.uint8)
@@ -198,50 +275,66 @@ class History:
 
 
 def make_part(metric: Metric, state: MetricState) -> Large | History:
-    """Return how a metric's state travels; the kind is the same on all ranks."""
+    """Return how a metric's state travels."""
     value = metric._store.local.values[state.name]
-    owner, known = f"{type(metric).__name__}: the state {state.name!r}", value is not None
-    tensor = state.to_tensor(value, metric)
     if state.reduction == "cat":
-        return History(owner, tensor, known=known)
+        return History(metric, state, value)
+    if state.reduction == "same":
+        shape = state.shape_in(metric)
+        assert shape is not None  # else the declaration would have raised
+        return Agreed(metric, state, value, shape)
     shape = state.shape_in(metric)
-    if callable(state.reduction) or (shape is not None and torch.Size(shape).numel() <= SMALL):
-        return Small(owner, state, tensor, known=known)
-    if shape is None or state.reduction == "mean":
-        return Told(owner, state, tensor, known=known)
-    return Large(owner, state, tensor)
+    if callable(state.reduction) or (
+        shape is not None and math.prod(shape) <= SMALL and not _is_complex(state)
+    ):
+        assert shape is not None  # else the declaration would have raised
+        return Small(metric, state, value, shape)
+    if shape is None or state.reduction == "mean" or math.prod(shape) <= ROOM:
+        return Told(metric, state, value)
+    return Large(metric, state, value)
 
 
-def _operation(state: MetricState) -> str:
-    assert isinstance(state.reduction, str)
-    return _OPERATIONS[state.reduction]
+def _least(numbers: Sequence[float]) -> float:
+    """Return the minimum as torch has it: nan if any is."""
+    return next((number for number in numbers if number != number), min(numbers))
 
 
-def _to_words(value: Tensor) -> list[int]:
-    """Return each element as 64 bits."""
-    flat = value.reshape(-1)
-    words = flat.double().view(torch.int64) if value.is_floating_point() else flat.long()
-    found: list[int] = words.tolist()
-    return found
+def _greatest(numbers: Sequence[float]) -> float:
+    return next((number for number in numbers if number != number), max(numbers))
 
 
-def _combine(rows: list[list[int]], state: MetricState, shape: Sequence[int]) -> Tensor:
-    """Return what the ranks wrote as one, combined in their order."""
+_OF_NUMBERS: dict[object, Callable[[Sequence[float]], float]] = {
+    "sum": sum,
+    "min": _least,
+    "max": _greatest,
+}
+
+
+def _combine(rows: Tensor, state: MetricState, shape: Shape) -> Tensor:
+    """Return the ranks' elements, a row each, as one; combined in the order of the ranks."""
     assert state.dtype is not None
-    words = torch.tensor(rows, dtype=torch.int64)
-    numbers = words.view(torch.float64) if state.dtype.is_floating_point else words
     if callable(state.reduction):
-        return state.reduction(numbers.to(state.dtype).reshape(len(rows), *shape))
+        return state.reduction(rows.to(state.dtype).reshape(len(rows), *shape))
     match state.reduction:
         case "min":
-            combined = numbers.amin(0)
+            combined = rows.amin(0)
         case "max":
-            combined = numbers.amax(0)
+            combined = rows.amax(0)
         case "mean":
-            return numbers.double().mean(0).reshape(tuple(shape))
+            return rows.double().mean(0).reshape(shape)
         case _:
-            combined = numbers.sum(0)
-    return combined.to(state.dtype).reshape(tuple(shape))
+            combined = rows.sum(0)
+    return combined.to(state.dtype).reshape(shape)
+
+
+def _is_float(state: MetricState) -> bool:
+    assert state.dtype is not None
+    return state.dtype.is_floating_point
+
+
+def _is_complex(state: MetricState) -> bool:
+    assert state.dtype is not None
+    return state.dtype.is_complex
 
 
 def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> list[int]:

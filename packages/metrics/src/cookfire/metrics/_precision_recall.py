@@ -63,14 +63,16 @@ class PrecisionRecall(ClassCounts):
             return self.ratios[self._row] / self.count
         hits, predicted, actual = self._per_class()
         found = self._denominator(predicted, actual)
-        match self._average:
-            case "micro":
-                return _ratio(hits.sum(), found.sum())
-            case "macro":
-                return _ratio(hits, found).mean()
-            case "weighted":
-                return _ratio((_ratio(hits, found) * actual).sum(), actual.sum())
-        ratio = _ratio(hits, found)
+        if self._average == "micro":
+            return _ratio(hits.sum(), found.sum())
+        derived, key = self._derived(), ("ratio", self._row)
+        if key not in derived:
+            derived[key] = _ratio(hits, found)  # also for F-scores
+        ratio: Tensor = derived[key]
+        if self._average == "macro":
+            return ratio.mean()
+        if self._average == "weighted":
+            return _ratio((ratio * actual).sum(), actual.sum())
         if self._average is False and self._kind == Task.BINARY:
             return ratio[1]
         return ratio
@@ -151,5 +153,5 @@ class Recall(PrecisionRecall):
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """Return ``part / whole``, 0 for 0 / 0."""
-    return part / whole.masked_fill(whole == 0, 1)
+    """Return ``part / whole`` of counts, 0 for 0 / 0."""
+    return part / whole.clamp(min=1)

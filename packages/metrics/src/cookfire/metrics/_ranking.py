@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cookfire.engine.exceptions import NotComputableError
-from cookfire.metrics._classification import Task, find_task
+from cookfire.metrics._classification import Task, TaskState, find_task
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_tensors, same
 from cookfire.metrics.metric import Metric
 
 Mean = Literal["macro", "micro", "weighted"] | None
@@ -85,7 +85,7 @@ class RankedHistory(Metric):
 
     scores = MetricState(reduction="cat")
     targets = MetricState(reduction="cat")
-    task = MetricState(torch.int64, reduction="max")
+    task = TaskState()
 
     def __init__(
         self,
@@ -104,9 +104,10 @@ class RankedHistory(Metric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch."""
         y_pred, y = output
+        need_tensors(type(self).__name__, y_pred, y)
         is_multilabel = self._is_multilabel
         if is_multilabel is None:
-            is_multilabel = y_pred.shape == y.shape and y.ndim > 1 and y.shape[1] > 1
+            is_multilabel = y.ndim > 1 and y_pred.shape == y.shape and y.shape[1] > 1
         task, classes = find_task(type(self).__name__, y_pred, y, is_multilabel=is_multilabel)
         if task == Task.BINARY:
             scores, targets = y_pred.flatten(), y.flatten()
@@ -115,12 +116,10 @@ class RankedHistory(Metric):
             targets = y.flatten()
             if task == Task.MULTILABEL:
                 targets = y.movedim(1, -1).reshape(-1, classes)
-        if self._store.local.values["task"] is None:
-            self.accumulate(task=int(task))
-        self.accumulate(scores=scores, targets=targets)
+        self._merge({"task": TaskState.encode(task, classes), "scores": scores, "targets": targets})
 
     def _rank_binary(self) -> Ranked:
-        if self.task != Task.BINARY:
+        if self._kind != Task.BINARY:
             raise ValueError(
                 f"{type(self).__name__} is of one class, got scores of {self.scores.shape[1]}: "
                 "choose one by output_transform, as (output[0][:, 1], output[1] == 1)"
@@ -145,7 +144,7 @@ class RankedHistory(Metric):
         return ranked
 
     def _average(self, average: Mean, value: Callable[[Ranked], Tensor]) -> Tensor:
-        if self.task == Task.BINARY:
+        if self._kind == Task.BINARY:
             return value(self._rank_binary())
         if average == "micro":
             return value(self._rank_all())
@@ -162,17 +161,18 @@ class RankedHistory(Metric):
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Return scores and zeros and ones of each class or label."""
+        self._require("scores")
         scores, targets, ignored = self.scores, self.targets, self._ignore_index
-        if self.task == Task.MULTICLASS:
+        if self._kind == Task.MULTICLASS:
             if ignored is not None:
                 kept = targets != ignored
                 scores, targets = scores[kept], targets[kept]
             pairs = [(column, targets == number) for number, column in enumerate(scores.unbind(1))]
-        elif self.task == Task.MULTILABEL:
+        elif self._kind == Task.MULTILABEL:
             pairs = list(zip(scores.unbind(1), targets.unbind(1), strict=True))
         else:
             pairs = [(scores, targets)]
-        if ignored is not None and self.task != Task.MULTICLASS:
+        if ignored is not None and self._kind != Task.MULTICLASS:
             pairs = [(values[t != ignored], t[t != ignored]) for values, t in pairs]
         if any(len(values) == 0 for values, _ in pairs):
             raise NotComputableError(
@@ -186,7 +186,7 @@ class RankedHistory(Metric):
         owner = type(self).__name__
         if any(bool(values.amax().isnan()) for values, _ in pairs):
             raise ValueError(f"{owner}: some scores are nan, which have no order")
-        if self.task == Task.MULTICLASS:
+        if self._kind == Task.MULTICLASS:
             highest = len(pairs) - 1
             wrong = _count_outside(targets, highest)
             expected = f"from 0 to {highest}, the classes that there are scores for"
@@ -198,6 +198,10 @@ class RankedHistory(Metric):
                 f"{owner}: {wrong} targets are not {expected}; leave them out by ignore_index, or "
                 "map them by output_transform"
             )
+
+    @property
+    def _kind(self) -> Task:
+        return TaskState.decode((self._store.reduced or self._store.local).values["task"])[0]
 
     def _derived(self) -> dict[Hashable, Any]:
         reduced = self._store.reduced

@@ -10,20 +10,24 @@ Nothing is written into the metrics: the values come back in fresh tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import functools
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 import cookfire.distributed as idist
-from cookfire.metrics._parts import Bucket, History, Large, Small, Told, make_part
+from cookfire.metrics._parts import Bucket, History, Large, Part, Small, Told, make_part
 from cookfire.metrics._state import MetricState, Store, Value, Values
 
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
 
 _UPDATES = MetricState(torch.int64)
+_FLAG = 2**40
 
 
 class Combined:
@@ -38,55 +42,93 @@ class Combined:
     """
 
     def __init__(self, metrics: Iterable[Metric], *, alone: bool = False) -> None:
-        self._metrics = {
-            metric._store: metric for metric in metrics if metric._store.reduced is None
-        }
+        self._metrics = [metric for metric in metrics if metric._store.reduced is None]
         self._alone = alone
 
     def __enter__(self) -> None:
-        values = combine(list(self._metrics.values()), alone=self._alone)
-        for store, reduced in zip(self._metrics, values, strict=True):
-            store.reduced = reduced
+        found: dict[Store, Values] = {}
+        if not self._alone and idist.get_world_size() > 1:
+            found = _exchange_groups([metric for metric in self._metrics if metric._states])
+        for store in {metric._store for metric in self._metrics}:
+            local = store.local
+            store.reduced = found.get(store) or Values(dict(local.values), local.updates)
             store.alone = self._alone
 
     def __exit__(self, *error: object) -> None:
-        for store in self._metrics:
-            store.reduced = None
-            store.alone = False
+        for metric in self._metrics:
+            metric._store.reduced = None
+            metric._store.alone = False
 
 
-def combine(metrics: Sequence[Metric], *, alone: bool = False) -> list[Values]:
-    """Return the values of each metric's states over all ranks, in fresh tensors.
+def combining(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``compute`` see the state of all ranks."""
+
+    @functools.wraps(formula)
+    def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
+        if self._computing:  # called by a subclass's formula
+            return formula(self, *args, **kwargs)
+        if self._store.reduced is None:
+            with Combined(self._family()):
+                return compute(self, *args, **kwargs)
+        self._computing = True
+        try:
+            self._check_computable()
+            self._check_input()
+            return self._finish(formula(self, *args, **kwargs))
+        finally:
+            self._computing = False
+
+    return compute
+
+
+def _exchange_groups(metrics: Sequence[Metric]) -> dict[Store, Values]:
+    """Return the values of each store over all ranks, in fresh tensors.
+
+    Metrics that share a store are exchanged by it, if they share it on all ranks.
 
     Raises:
-        ValueError: the ranks hold shapes or dtypes that can't be combined; raised on all of them.
+        ValueError: the ranks hold what can't be combined; raised on all of them.
     """
-    found: dict[Store, Values] = {}
-    if not alone and idist.get_world_size() > 1:
-        found = _exchange([metric for metric in metrics if metric._states])
-    return [
-        found.get(store) or Values(dict(store.local.values), store.local.updates)
-        for store in (metric._store for metric in metrics)
-    ]
+    groups: dict[Store, list[Metric]] = {}
+    for metric in metrics:
+        groups.setdefault(metric._shared or metric._store, []).append(metric)
+    apart = [len({metric._store for metric in group}) > 1 for group in groups.values()]
+    found, apart = _exchange([group[0] for group in groups.values()], apart)
+    if not any(apart):
+        return found
+    # Somewhere one of a group was updated or reset by itself.
+    alone = [m for group, left in zip(groups.values(), apart, strict=True) if left for m in group]
+    for metric in alone:
+        metric._leave_others()
+    return found | _exchange(alone, [False] * len(alone))[0]
 
 
-def _exchange(metrics: Sequence[Metric]) -> dict[Store, Values]:
+def _exchange(
+    metrics: Sequence[Metric], flags: Sequence[bool]
+) -> tuple[dict[Store, Values], list[bool]]:
+    """Return the metrics' values, and which of the flags are set on any rank."""
     if not metrics:
-        return {}
-    counts = torch.tensor([metric._store.local.updates for metric in metrics])
-    updates = Small("", _UPDATES, counts, known=True)
-    parts = {
-        metric: {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
+        return {}, []
+    # The flag goes along with the number of updates, which is smaller than that.
+    numbers = [metric._store.local.updates for metric in metrics]
+    numbers = [number + _FLAG * flag for number, flag in zip(numbers, flags, strict=True)]
+    updates = [
+        Small(metric, _UPDATES, number, ()) for metric, number in zip(metrics, numbers, strict=True)
+    ]
+    parts = [
+        {name: make_part(metric, metric._states[name]) for name in metric._states_in_use}
         for metric in metrics
-    }
-    _run([updates, *(part for found in parts.values() for part in found.values())])
-    assert isinstance(updates.result, Tensor)
+    ]
+    _run([*updates, *(part for of_metric in parts for part in of_metric.values())])
     results: dict[Store, Values] = {}
-    for (metric, found), count in zip(parts.items(), updates.result.tolist(), strict=True):
-        home = _home(metric)
-        values = {name: _at(home, part.result) for name, part in found.items()}
-        results[metric._store] = Values(dict.fromkeys(metric._states) | values, count)
-    return results
+    flagged: list[bool] = []
+    for metric, count, of_metric in zip(metrics, updates, parts, strict=True):
+        values = {name: _at_home(metric, part.result) for name, part in of_metric.items()}
+        assert isinstance(count.result, int | Tensor)
+        ranks, number = divmod(int(count.result), _FLAG)
+        flagged.append(ranks > 0)
+        results[metric._store] = Values(dict.fromkeys(metric._states) | values, number)
+    return results, flagged
 
 
 def _run(parts: Sequence[Large | History]) -> None:
@@ -107,15 +149,28 @@ def _run(parts: Sequence[Large | History]) -> None:
     _gather([part for part in histories if any(part.rows)], device)
 
 
-def _tell(parts: Sequence[Large | History], device: torch.device) -> None:
+def _tell(parts: Sequence[Part], device: torch.device) -> None:
     """Exchange the message."""
-    words = torch.tensor([word for part in parts for word in part.write()], device=device)
-    rows = idist.all_gather_tensors_with_shapes(words, [words.shape] * idist.get_world_size())
-    table: list[list[int]] = torch.stack(rows).tolist()
-    end = 0
+    words = [word for part in parts for word in part.write()]
+    message = torch.zeros(len(words) + sum(part.room for part in parts), dtype=torch.int64)
+    message[: len(words)] = torch.frombuffer(array("q", words), dtype=torch.int64)
+    end = len(words)
     for part in parts:
-        begin, end = end, end + part.words
-        part.read([row[begin:end] for row in table])
+        if part.room:
+            part.fill(message, end)
+            end += part.room
+    message = message.to(device)
+    everyone = message.new_empty(idist.get_world_size() * end)
+    dist.all_gather_into_tensor(everyone, message)
+    table = everyone.view(-1, end).cpu()
+    heads: list[list[int]] = table[:, : len(words)].tolist()
+    begin, end = 0, len(words)
+    for part in parts:
+        part.read([row[begin : begin + part.head] for row in heads])
+        begin += part.head
+        if part.room:
+            part.take(table, end)
+            end += part.room
 
 
 def _reduce(parts: Sequence[Large], device: torch.device) -> None:
@@ -124,12 +179,13 @@ def _reduce(parts: Sequence[Large], device: torch.device) -> None:
     for part in parts:
         buckets.setdefault(part.bucket, []).append(part)
     for (operation, dtype), bucket in buckets.items():
-        flat = torch.cat([part.value.reshape(-1).to(device, dtype) for part in bucket])
+        tensors = [part.tensor for part in bucket]
+        flat = torch.cat([tensor.reshape(-1).to(device, dtype) for tensor in tensors])
         pieces = idist.all_reduce(flat, operation).split_with_sizes(
-            [part.value.numel() for part in bucket]
+            [tensor.numel() for tensor in tensors]
         )
-        for part, piece in zip(bucket, pieces, strict=True):
-            part.settle(piece.reshape(part.value.shape))
+        for part, tensor, piece in zip(bucket, tensors, pieces, strict=True):
+            part.settle(piece.reshape(tensor.shape))
 
 
 def _gather(parts: Sequence[History], device: torch.device) -> None:
@@ -145,11 +201,15 @@ def _gather(parts: Sequence[History], device: torch.device) -> None:
         part.unpack(of_ranks)
 
 
-def _home(metric: Metric) -> torch.device | None:
-    """Where the metric's own values live; None if it has none."""
-    if metric._device is not None:
-        return metric._device
-    return next((tensor.device for tensor in _tensors(metric._store.local.values.values())), None)
+def _at_home(metric: Metric, value: Value) -> Value:
+    """Return what came from the ranks where the metric's own values live, if it has some."""
+    if not isinstance(value, Tensor | list):
+        return value
+    home = metric._device
+    if home is None:
+        tensors = _tensors(metric._store.local.values.values())
+        home = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    return value.to(home) if isinstance(value, Tensor) else [rows.to(home) for rows in value]
 
 
 def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
@@ -158,11 +218,3 @@ def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list):
             yield from value
-
-
-def _at(device: torch.device | None, value: Value) -> Value:
-    if device is None:
-        return value
-    if isinstance(value, list):
-        return [rows.to(device) for rows in value]
-    return value.to(device) if isinstance(value, Tensor) else value

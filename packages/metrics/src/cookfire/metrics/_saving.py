@@ -9,17 +9,29 @@ import torch
 from torch import Tensor
 
 import cookfire.distributed as idist
-from cookfire.metrics._state import MetricState, Pieces, Value, Values
+from cookfire.metrics._state import MetricState, Pieces, Store, Value, Values
 
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
 
 Record = dict[str, Any]
+_KEYS = ("kinds", "stores", "ranks")
 
 
 def save_metrics(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Return what every rank accumulated: a collective in a process group."""
-    return {"ranks": idist.all_gather([_record(metric) for metric in metrics])}
+    """Return what every rank accumulated: a collective in a process group.
+
+    Metrics that share a store have one record.
+    """
+    first = {metric._store: metric for metric in reversed(metrics)}
+    number = {store: index for index, store in enumerate(first)}
+    stores = [number[metric._store] for metric in metrics]
+    ranks = idist.all_gather([stores, [_record(metric) for metric in first.values()]])
+    return {
+        "kinds": [type(metric).__name__ for metric in metrics],
+        "stores": [stores for stores, _ in ranks],
+        "ranks": [records for _, records in ranks],
+    }
 
 
 def load_metrics(metrics: Sequence[Metric], state_dict: Mapping[str, Any]) -> None:
@@ -31,22 +43,28 @@ def load_metrics(metrics: Sequence[Metric], state_dict: Mapping[str, Any]) -> No
     """
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"a metric's state is a mapping, got {type(state_dict).__name__}")
-    if "ranks" not in state_dict:
+    if any(key not in state_dict for key in _KEYS):
         raise ValueError(
-            "not a metric's state: expected the key 'ranks', got "
+            f"not a metric's state: expected the keys {', '.join(map(repr, _KEYS))}, got "
             f"{', '.join(map(repr, state_dict))}"
         )
     ranks: list[list[Record]] = state_dict["ranks"]
-    for records in ranks:
-        kinds = [record["kind"] for record in records]
-        expected = [type(metric).__name__ for metric in metrics]
-        if kinds != expected:
-            raise ValueError(
-                f"the state was saved by {', '.join(kinds)}; it can't be loaded into "
-                f"{', '.join(expected)}"
-            )
-    for index, metric in enumerate(metrics):
-        _load(metric, [records[index] for records in ranks])
+    kinds: list[str] = state_dict["kinds"]
+    expected = [type(metric).__name__ for metric in metrics]
+    if kinds != expected:
+        raise ValueError(
+            f"the state was saved by {', '.join(kinds)}; it can't be loaded into "
+            f"{', '.join(expected)}"
+        )
+    # One record of each rank for each metric; several may share what was saved, and a store.
+    sources = list(zip(*state_dict["stores"], strict=True))
+    loaded: dict[Store, tuple[int, ...]] = {}
+    for metric, source in zip(metrics, sources, strict=True):
+        if loaded.get(metric._store, source) != source:
+            metric._store = metric._store.copy()
+        if metric._store not in loaded:
+            loaded[metric._store] = source
+            _load(metric, [records[i] for records, i in zip(ranks, source, strict=True)])
 
 
 def _record(metric: Metric) -> Record:
@@ -54,7 +72,7 @@ def _record(metric: Metric) -> Record:
     states = {name: _saved(local.values[name]) for name in metric._states}
     attributes = {name: _saved(value) for name, value in metric._attributes().items()}
     return {
-        "kind": type(metric).__name__,
+        "wanted": sorted(metric._store.wanted, key=str),
         "updates": local.updates,
         "states": states,
         "attributes": attributes,
@@ -92,6 +110,8 @@ def _load(metric: Metric, records: Sequence[Record]) -> None:
         }
         updates = sum(record["updates"] for record in records)
         store.local = Values(values, updates if rank == 0 else 0)
+    # What was counted for others that shared it is counted on.
+    store.wanted = store.wanted.union(*(record["wanted"] for record in records))
     store.restored = True
 
 
@@ -103,6 +123,10 @@ def _share(state: MetricState, saved: Sequence[Value], metric: Metric) -> Value:
         rows = [row for value in known for row in (value if isinstance(value, list) else [])]
         part = torch.cat(rows).tensor_split(world)[rank] if rows else None
         return None if part is None or not len(part) else [part]
+    if state.reduction == "same":
+        for value in known:
+            state.merge(known[0], state.to_tensor(value, metric), metric)
+        return known[0] if known else None
     if state.reduction == "mean":
         tensors = [state.to_tensor(value, metric) for value in known]
         return torch.stack(tensors).mean(0) if tensors else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Merge = Callable[[Tensor], Tensor]
 """Values stacked along a first dimension, to the one that they make together."""
-Reduction = Literal["sum", "min", "max", "mean", "cat"] | Merge
+Reduction = Literal["sum", "min", "max", "mean", "cat", "same"] | Merge
 Shape = tuple[int, ...]
 
 WITHOUT_FLOAT64 = ("mps", "xla")
@@ -75,8 +75,10 @@ class MetricState:
         reduction: how values combine, over updates and over ranks: ``"sum"``, ``"min"``, ``"max"``;
             ``"cat"`` keeps the rows of every update (any number of them, and none on a rank
             without data); ``"mean"`` is assigned, not accumulated, and averages over the ranks
-            that have a value. For what none of them does, a function that turns values stacked
-            along a first dimension into one, whatever their order; best of few elements.
+            that have a value; ``"same"`` is for what must be equal everywhere, such as a number of
+            classes, or ValueError is raised, on all ranks. For what none of them does, a function
+            that turns values stacked along a first dimension into one, whatever their order; best
+            of few elements.
         shape: its shape; a name stands for the metric's attribute of that name. None: whatever
             shape comes first; the ranks tell each other, so that one without data needs not know.
 
@@ -114,6 +116,7 @@ class MetricState:
             "max": self._extreme,
             "mean": self._refuse,
             "cat": self._append,
+            "same": self._agree,
         }
         if not callable(reduction) and reduction not in merges:
             raise ValueError(
@@ -122,6 +125,8 @@ class MetricState:
             )
         if callable(reduction) and shape is None:
             raise ValueError("a state that a function reduces needs a shape, got None")
+        if reduction == "same" and shape is None:
+            raise ValueError("a state that is the same everywhere needs a shape, got None")
         if dtype is None and reduction != "cat":
             raise TypeError(f"a state with reduction {reduction!r} needs a dtype")
         self.dtype = dtype
@@ -174,6 +179,11 @@ class MetricState:
             return torch.full(self.shape_in(metric) or (), self.identity, dtype=self.dtype)
         return torch.tensor(value, dtype=self.dtype)
 
+    def tell(self, value: Value) -> str:
+        """Return how a message speaks of a value, when others are not the same."""
+        shown = value.tolist() if isinstance(value, Tensor) else value
+        return f"the state {self.name!r} of {shown}"
+
     @property
     def identity(self) -> float:
         """The number that changes nothing when it is merged."""
@@ -193,7 +203,13 @@ class MetricState:
         if not isinstance(value, Tensor):
             if isinstance(value, int) or (isinstance(value, float) and self._is_float):
                 return int(value) if not self._is_float else float(value)
-            value = torch.as_tensor(value)
+            try:
+                value = torch.as_tensor(value)
+            except (RuntimeError, TypeError, ValueError):
+                raise TypeError(
+                    f"{self._of(metric)} takes a number or a tensor, got {type(value).__name__}: "
+                    "choose one by output_transform"
+                ) from None
         value = value.detach()
         if self.dtype is not None and not torch.can_cast(value.dtype, self.dtype):
             raise TypeError(
@@ -276,12 +292,32 @@ class MetricState:
         left, right = self.to_tensor(old, metric), self.to_tensor(value, metric)
         return self.reduction(torch.stack([left.to(right.device), right]))
 
+    def _agree(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
+        value = self._adopt(new, metric)
+        if old is None:
+            return value
+        if isinstance(old, int | float) and isinstance(value, int | float):
+            agree = old == value
+        else:
+            agree = torch.equal(*(self.to_tensor(one, metric).cpu() for one in (old, value)))
+        if agree:
+            return old
+        raise ValueError(
+            f"{type(metric).__name__} had {self.tell(old)}, now it has {self.tell(value)}: use one "
+            "metric for each, or reset() in between"
+        )
+
     def _append(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
-        value = self._adopt(torch.as_tensor(new), metric)
-        assert isinstance(value, Tensor)
-        if isinstance(new, Tensor) and value.data_ptr() == new.data_ptr():
-            value = value.clone()  # a model may write its next output where this one is
-        rows = value.reshape(1) if value.ndim == 0 else value
+        tensor = (new if isinstance(new, Tensor) else torch.as_tensor(new)).detach()
+        # Always a copy: a model may write its next output where this one is.
+        device = metric._device
+        rows = tensor.clone() if device is None else tensor.to(device, copy=True)
+        if self.dtype is not None:
+            adopted = self._adopt(rows, metric)
+            assert isinstance(adopted, Tensor)
+            rows = adopted
+        if rows.ndim == 0:
+            rows = rows.reshape(1)
         if old is None:
             return [rows]
         assert isinstance(old, list)
@@ -291,7 +327,7 @@ class MetricState:
                 f"{self._of(metric)} holds rows of {first.dtype} and shape "
                 f"{tuple(first.shape[1:])}, got {rows.dtype} and {tuple(rows.shape[1:])}"
             )
-        old.append(rows.to(first.device))
+        old.append(rows if rows.device == first.device else rows.to(first.device))
         return old
 
     def _refuse(self, _old: Value, _new: Tensor | float, metric: Metric) -> Value:

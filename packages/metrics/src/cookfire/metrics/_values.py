@@ -17,6 +17,8 @@ def same(output: Any) -> Any:
 
 def to_plain(value: Any) -> Any:
     """Return Python numbers for scalars, and tensors on the CPU, also within containers."""
+    if type(value) in (int, float):
+        return value
     if isinstance(value, Tensor):
         value = value.detach()
         return value.item() if value.ndim == 0 else value.cpu()
@@ -25,6 +27,21 @@ def to_plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(to_plain(item) for item in value)
     return value
+
+
+def need_tensors(owner: str, *values: Any) -> None:
+    """Raise TypeError unless all are tensors."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{owner}: expected tensors, got {type(value).__name__} {_shorten(repr(value))}: "
+                "make one of it by torch.as_tensor"
+            )
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def is_unrollable(output: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics._accuracy import Accuracy
 from cookfire.metrics._class_counts import ClassCounts
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_tensors, same
 from cookfire.metrics.metric import Metric
 
 __all__ = [
@@ -122,6 +122,9 @@ class SubgroupMetric(Metric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Update each group's metric with its examples."""
         y_pred, y, labels = output
+        need_tensors(type(self).__name__, y_pred, y, labels)
+        # All groups' metrics transform alike.
+        y_pred, y = self._metrics[0]._transform((y_pred, y))
         if labels.ndim != 1 or not len(y_pred) == len(y) == len(labels):
             raise ValueError(
                 f"{type(self).__name__}: expected y_pred, y and group_labels (batch,) of one "

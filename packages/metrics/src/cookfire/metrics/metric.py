@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import copy
-import functools
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from cookfire.engine import Engine
 from cookfire.engine.base import Serializable
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics._composition import Composable
 from cookfire.metrics._ignite_style import reinit__is_reduced, sync_all_reduce
-from cookfire.metrics._reduction import Combined
+from cookfire.metrics._in_an_engine import Attachable, ResultMode
+from cookfire.metrics._members import find_metrics, may_hold_metrics, replace_metrics
+from cookfire.metrics._reduction import Combined, combining
 from cookfire.metrics._saving import load_metrics, save_metrics
 from cookfire.metrics._state import MetricState, Store, Value
 from cookfire.metrics._usage import (
-    EPOCH_WISE,
     BatchFiltered,
     BatchWise,
     EpochWise,
@@ -29,9 +28,8 @@ from cookfire.metrics._usage import (
     RunningBatchWise,
     RunningEpochWise,
     SingleEpochRunningBatchWise,
-    find_usage,
 )
-from cookfire.metrics._values import is_unrollable, same, to_plain, unroll
+from cookfire.metrics._values import same, to_plain
 
 if TYPE_CHECKING:
     from cookfire.metrics._attached import AttachedMetrics
@@ -50,13 +48,12 @@ __all__ = [
     "sync_all_reduce",
 ]
 
-ResultMode = Literal["flatten", "named", "both"]
-_PLAIN = {bool, int, float, str, type(None), Store, Tensor, frozenset}
-"""What attributes mostly are, which is no metric nor holds one."""
 _RESULT_MODES = ("flatten", "named", "both")
+_TAKING_IN = ("update", "accumulate", "iteration_completed")
+"""What a subclass may override, so that its updates are no others'."""
 
 
-class Metric(Composable, Serializable, ABC):
+class Metric(Composable, Attachable, Serializable, ABC):
     """A value that is accumulated over batches.
 
     A metric declares its state in the class, adds to it in ``update``, and turns it into a value
@@ -123,7 +120,7 @@ class Metric(Composable, Serializable, ABC):
         }
         compute = vars(cls).get("compute")
         if compute is not None and not getattr(compute, "__isabstractmethod__", False):
-            cls.compute = _combining(compute)  # type: ignore[method-assign] # the same signature
+            cls.compute = combining(compute)  # type: ignore[method-assign] # the same signature
 
     def __init__(
         self,
@@ -146,6 +143,8 @@ class Metric(Composable, Serializable, ABC):
         self._skip_unrolling = skip_unrolling
         self._metrics_result_mode = metrics_result_mode
         self._store = Store.of(self._states, self._wanted)
+        self._shared: Store | None = None
+        """The store of it and others of an engine; its own is another one if it left them."""
         self._computing = False
         self._attachment: weakref.ref[AttachedMetrics] | None = None
         self._scratch: dict[Hashable, Any] | None = None
@@ -155,8 +154,9 @@ class Metric(Composable, Serializable, ABC):
 
     def reset(self) -> None:
         """Forget everything; called when an epoch starts."""
+        self._leave_others()
         self._store.clear()
-        if self._attachment is None:
+        if self._shared is None:
             self._store.wanted = self._wanted  # not what it was shared for before
 
     @abstractmethod
@@ -184,6 +184,8 @@ class Metric(Composable, Serializable, ABC):
         self._merge(values)
 
     def _merge(self, values: dict[str, Tensor | float]) -> None:
+        if self._store is self._shared:
+            self._leave_others()
         held, states = self._store.local, self._states
         merged: dict[str, Value] = {}
         try:
@@ -200,62 +202,6 @@ class Metric(Composable, Serializable, ABC):
             ) from None
         held.values.update(merged)
         held.updates += 1
-
-    # In an engine
-
-    def attach(self, engine: Engine, name: str, usage: str | MetricUsage = EPOCH_WISE) -> None:
-        """Have the engine update the metric, and put its value into ``engine.state.metrics[name]``.
-
-        All metrics of one engine and usage are combined over the ranks together. A metric that is
-        attached to an engine already serves a second one by a copy with a state of its own: the
-        object itself stays with the first.
-
-        Args:
-            engine: whose output it takes.
-            name: under which its value is found.
-            usage: when it is reset, updated and computed; or the name of such a usage.
-
-        Raises:
-            ValueError, TypeError: no such usage.
-        """
-        from cookfire.metrics._attached import attached_metrics
-
-        attached_metrics(engine, find_usage(usage)).add(self, name)
-
-    def detach(self, engine: Engine, usage: str | MetricUsage = EPOCH_WISE) -> None:
-        """Undo ``attach``, under whatever names. Metrics composed of this one go on.
-
-        A metric that is there only as a part of composed ones takes them with it.
-        """
-        from cookfire.metrics._attached import find_attached_metrics
-
-        attached = find_attached_metrics(engine, find_usage(usage))
-        if attached is not None:
-            attached.remove(self)
-
-    def is_attached(self, engine: Engine, usage: str | MetricUsage = EPOCH_WISE) -> bool:
-        """Tell whether the engine computes this metric with this usage."""
-        from cookfire.metrics._attached import find_attached_metrics
-
-        attached = find_attached_metrics(engine, find_usage(usage))
-        return attached is not None and self in attached
-
-    def started(self, engine: Engine) -> None:  # noqa: ARG002 - a handler's signature
-        """Begin afresh."""
-        self.reset()
-
-    def iteration_completed(self, engine: Engine) -> None:
-        """Update with the engine's output."""
-        with torch.no_grad():
-            self._take(engine.state.output)
-
-    def completed(self, engine: Engine, name: str) -> None:
-        """Compute, and put the value into ``engine.state.metrics``.
-
-        Raises:
-            ValueError: the value is a mapping with a key that is the metric's name.
-        """
-        self._publish(engine, name, to_plain(self.compute()))
 
     # Its state as a whole
 
@@ -281,10 +227,16 @@ class Metric(Composable, Serializable, ABC):
             ValueError: it was saved by another kind of metric; or by another number of ranks, of
                 a metric with plain attributes.
         """
-        load_metrics(list(dict.fromkeys(self._family())), state_dict)
+        family = list(dict.fromkeys(self._family()))
+        for metric in family:
+            metric._leave_others()
+        load_metrics(family, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_attachment": None, "_scratch": None}
+        state = vars(self) | {"_attachment": None, "_scratch": None, "_shared": None}
+        if self._shared is not None:
+            state["_store"] = self._store.copy()
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -299,15 +251,16 @@ class Metric(Composable, Serializable, ABC):
         """Iterate over this metric and those that it holds."""
         yield self
         for value in vars(self).values():
-            if type(value) not in _PLAIN:
-                for metric in _find_metrics(value):
+            kind: type = type(value)
+            if may_hold_metrics(kind):
+                for metric in find_metrics(value):
                     yield from metric._family()
 
     def _clone(self, replace: Callable[[Metric], Metric]) -> Self:
         """Return a copy with a store of its own, still to be reset, and its parts replaced."""
         clone = copy.copy(self)
         for name, value in vars(clone).items():
-            vars(clone)[name] = _replace_metrics(value, replace)
+            vars(clone)[name] = replace_metrics(value, replace)
         clone._store = Store.of(self._states, self._wanted)
         return clone
 
@@ -317,26 +270,22 @@ class Metric(Composable, Serializable, ABC):
         Metrics among them are saved by themselves.
         """
         named = {name: getattr(self, name) for name in self._state_dict_all_req_keys}
-        return {name: value for name, value in named.items() if not any(_find_metrics(value))}
+        return {name: value for name, value in named.items() if not any(find_metrics(value))}
 
     def _set_attributes(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes)
 
-    def _publish(self, engine: Engine, name: str, value: Any) -> None:
-        """Put a value into ``engine.state.metrics``."""
-        metrics, mode = engine.state.metrics, self._metrics_result_mode
-        if not isinstance(value, Mapping):
-            metrics[name] = value
+    def _leave_others(self) -> None:
+        """Go on with a store of its own, if others of an engine have the same one.
+
+        Whatever is done to one of them by itself is not to be seen in the others.
+        """
+        if self._store is not self._shared:
             return
-        if mode != "flatten" and name in value:
-            raise ValueError(
-                f"the value of {type(self).__name__} has a key {name!r}, which is also the name "
-                "under which it is attached: attach it under another one"
-            )
-        if mode != "named":
-            metrics.update(value)
-        if mode != "flatten":
-            metrics[name] = value
+        self._store = self._store.copy()
+        attached = None if self._attachment is None else self._attachment()
+        if attached is not None:
+            attached.arrange_updates()
 
     def _sharing_key(self) -> Hashable:
         """Return what ``update`` depends on: metrics with equal keys share one state.
@@ -347,7 +296,8 @@ class Metric(Composable, Serializable, ABC):
 
     def _share_updates_of(self, owner: type[Any], *settings: Hashable) -> Hashable:
         """Return the key under which metrics with ``owner``'s update and settings share a state."""
-        if type(self).update is not owner.update:
+        own = type(self)
+        if any(getattr(own, name) is not getattr(owner, name) for name in _TAKING_IN):
             return None
         return (
             owner,
@@ -363,53 +313,18 @@ class Metric(Composable, Serializable, ABC):
         """The states that travel between ranks; the same on all of them."""
         return self._states
 
-    def _is_lazy(self, usage: MetricUsage) -> bool:  # noqa: ARG002 - for subclasses
-        """Tell whether its value is wanted so often that it is combined at the epoch's end only."""
-        return False
-
     def _once(self, what: str, tensor: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return ``function(tensor)``, worked out once for all metrics of an engine's iteration."""
         if self._scratch is None:
             return function(tensor)
         # A tensor that was written into in between is another one.
         key = (what, id(tensor), -1 if tensor.is_inference() else tensor._version)
-        if key not in self._scratch:
-            self._scratch[key] = tensor, function(tensor)  # the id is valid while it is kept
-        result: Tensor = self._scratch[key][1]
+        found = self._scratch.get(key)
+        if found is None:
+            # The id is valid while the tensor is kept.
+            found = self._scratch[key] = tensor, function(tensor)
+        result: Tensor = found[1]
         return result
-
-    def _transform(self, output: Any) -> Any:
-        output = self._output_transform(output)
-        if type(output) is not tuple and isinstance(output, Mapping):
-            return self._select(output)
-        return output
-
-    def _take(self, output: Any) -> None:
-        """Update with an engine's output."""
-        output = self._transform(output)
-        if type(output) is tuple and output and isinstance(output[0], Tensor):
-            self.update(output)  # nearly always
-            return
-        if self._skip_unrolling or not is_unrollable(output):
-            self.update(output)
-            return
-        for item in unroll(type(self).__name__, output):
-            self.update(item)
-
-    def _select(self, output: Mapping[str, Any]) -> tuple[Any, ...]:
-        keys, name = self.required_output_keys, type(self).__name__
-        if keys is None:
-            raise TypeError(
-                f"{name} takes no mapping, but the output has the keys {list(output)}: choose one "
-                "of its items by output_transform"
-            )
-        missing = [key for key in keys if key not in output]
-        if missing:
-            raise ValueError(
-                f"{name} needs {', '.join(map(repr, keys))} of an output that is a mapping, which "
-                f"has {', '.join(map(repr, output))}: rename them by output_transform"
-            )
-        return tuple(output[key] for key in keys)
 
     def _finish(self, value: Any) -> Any:
         """Return a formula's value as ``compute`` gives it."""
@@ -422,7 +337,7 @@ class Metric(Composable, Serializable, ABC):
                 f"{type(self).__name__} can't be computed before it saw at least one example"
             )
 
-    def _require(self, name: str) -> None:
+    def _require(self, name: str, what: str = "at least one example") -> None:
         """Raise NotComputableError if this count over all ranks is zero, or this history empty.
 
         A count of Python numbers, as sizes are, is known without waiting for the device.
@@ -432,8 +347,32 @@ class Metric(Composable, Serializable, ABC):
             count = sum(map(len, count))
         if count is None or count == 0:
             raise NotComputableError(
-                f"{type(self).__name__} can't be computed before it saw at least one example"
+                f"{type(self).__name__} can't be computed before it saw {what}"
             )
+
+    def _as_number(self, name: str) -> Any:
+        """Return a state without dimensions, exactly: a Python number, or a tensor not to wait."""
+        store = self._store
+        if store.alone:
+            return getattr(self, name).double()
+        value = (store.reduced or store.local).values[name]
+        if type(value) in (int, float):
+            return value
+        return (value if isinstance(value, Tensor) else getattr(self, name)).item()
+
+    def _exact(self, tensor: Tensor) -> Any:
+        """Return the same of a tensor without dimensions."""
+        return tensor.double() if self._store.alone else tensor.item()
+
+    def _mean(self, total: str, count: str) -> float | Tensor:
+        """Return the quotient of two states without dimensions.
+
+        Raises:
+            NotComputableError: the count is zero.
+        """
+        self._require(count)
+        mean: float | Tensor = self._as_number(total) / self._as_number(count)
+        return mean
 
     def _check_input(self) -> None:
         """Raise for wrong values that updates came across; they could not without waiting."""
@@ -447,44 +386,3 @@ class Metric(Composable, Serializable, ABC):
                 return self.compute()
             finally:
                 self._computing = False
-
-
-def _combining(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a ``compute`` see the state of all ranks."""
-
-    @functools.wraps(formula)
-    def compute(self: Metric, *args: Any, **kwargs: Any) -> Any:
-        if self._computing:  # called by a subclass's formula
-            return formula(self, *args, **kwargs)
-        # What is combined already is so with all of its family.
-        with Combined(self._family() if self._store.reduced is None else ()):
-            self._computing = True
-            try:
-                self._check_computable()
-                self._check_input()
-                return self._finish(formula(self, *args, **kwargs))
-            finally:
-                self._computing = False
-
-    return compute
-
-
-def _find_metrics(value: Any) -> Iterator[Metric]:
-    kind = type(value)
-    if kind in (list, tuple):
-        for item in value:
-            yield from _find_metrics(item)
-    elif kind is dict:
-        yield from _find_metrics(list(value.values()))
-    elif Composable in kind.__mro__ and isinstance(value, Metric):  # the latter takes longer
-        yield value
-
-
-def _replace_metrics(value: Any, replace: Callable[[Metric], Metric]) -> Any:
-    if isinstance(value, Metric):
-        return replace(value)
-    if type(value) in (list, tuple):
-        return type(value)(_replace_metrics(item, replace) for item in value)
-    if type(value) is dict:
-        return {key: _replace_metrics(item, replace) for key, item in value.items()}
-    return value

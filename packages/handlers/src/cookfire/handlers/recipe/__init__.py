@@ -5,7 +5,7 @@ with ``recipe.main(evaluate, Config, __file__, resumable=False)``. See :func:`ma
 and :func:`verify`.
 """
 
-from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers.recipe._command import verify
 from cookfire.handlers.recipe._errors import RecipeError
 from cookfire.handlers.recipe._main import main

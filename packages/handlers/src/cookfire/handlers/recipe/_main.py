@@ -16,7 +16,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from cookfire import distributed as idist
-from cookfire.handlers._files import DamagedCheckpoint
+from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers.recipe import _environment
 from cookfire.handlers.recipe._errors import RecipeError, one_line, show_path
 from cookfire.handlers.recipe._parameters import Config, ConfigT, find_profile, load, profiles

@@ -12,12 +12,13 @@ from typing import Any, BinaryIO
 import torch
 
 from cookfire import distributed as idist
-from cookfire.engine import Engine, Events
-from cookfire.handlers._files import load_file, to_host, write_atomically
+from cookfire.engine import Engine
+from cookfire.handlers._contents import to_host
+from cookfire.handlers._files import load_file, write_atomically
+from cookfire.handlers._keeping import position_of
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers.recipe._errors import RecipeError, show_path
 from cookfire.handlers.recipe._records import write_record
-from cookfire.handlers.recipe._states import StateFiles
 
 logger = logging.getLogger("cookfire.handlers.recipe")
 
@@ -58,8 +59,8 @@ class Run:
     def keep(self, trainer: Engine, **objects: object) -> bool:
         """Go on with an interrupted run if there is one, and keep this one resumable.
 
-        Call it last, right before ``trainer.run``: what it saves is the state after all handlers
-        that were attached before. It saves after every ``save_every`` iterations and each epoch.
+        :meth:`~cookfire.handlers.RunState.keep` in the run's folder: call it when everything is
+        attached, right before ``trainer.run``.
 
         Args:
             trainer: the engine whose position counts; handlers with a state that are attached to it
@@ -81,42 +82,16 @@ class Run:
         self.begins()
         if self.states is None:
             return False
-        files, state = StateFiles(self.states), RunState(trainer, **objects)
-        resumed = self._resume(files, state, trainer)
-
-        def save(engine: Engine) -> None:
-            # A wish to end (early stopping) is not part of an engine's position.
-            saved = {"run": state.state_dict(), "ends": engine.should_terminate}
-            files.save(engine.state.iteration, saved)
-
-        def save_within_epoch(engine: Engine) -> None:
-            # At an epoch's end only after its handlers: they look at the last step's output,
-            # which no state holds.
-            if engine.epoch_iteration != engine.state.epoch_length:
-                save(engine)
-
-        within = Events.ITERATION_COMPLETED(every=self.save_every)
-        trainer.add_event_handler(within, save_within_epoch)
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, save)
-        return resumed
-
-    def _resume(self, files: StateFiles, state: RunState, trainer: Engine) -> bool:
-        saved = files.newest()
-        if saved is None:
-            return False
         try:
-            state.load_state_dict(saved["run"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            resumed = RunState(trainer, **objects).keep(self.states, every=self.save_every)
+        except ValueError as error:
             raise RecipeError(
-                f"{show_path(files.folder)}: the interrupted run does not fit this program "
+                f"{show_path(self.states)}: the interrupted run does not fit this program "
                 f"({error}); delete that folder to start afresh"
             ) from error
-        if saved["ends"]:
-            trainer.add_event_handler(Events.STARTED, lambda engine: engine.terminate())
-        at = trainer.state
-        limit = f"of {at.max_epochs}" if at.max_epochs else f"of {at.max_iters} iterations"
-        logger.info("resuming at iteration %d (epoch %d %s)", at.iteration, at.epoch, limit)
-        return True
+        if resumed:
+            logger.info("resuming at %s", position_of(trainer))
+        return resumed
 
     def load(self, name: str) -> Any:
         """Return what an earlier run wrote into the out ``name`` with ``save``, on the CPU.

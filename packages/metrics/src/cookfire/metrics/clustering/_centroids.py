@@ -49,7 +49,7 @@ class DaviesBouldinScore(ClusteringMetric):
     The mean over clusters i of ``max over j of (s_i + s_j) / d_ij``: s is the mean distance of a
     cluster's samples from its mean, d the distance of two means (Davies and Bouldin, "A cluster
     separation measure", 1979). Clusters of one mean are not compared; 0 if all s or all d are 0,
-    as scikit-learn has it.
+    as scikit-learn has it. All samples are kept.
 
     Shapes, dtypes, arguments and errors are those of
     :class:`~cookfire.metrics.clustering.CalinskiHarabaszScore`.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cookfire.metrics._state import WITHOUT_FLOAT64
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_tensors, same
 from cookfire.metrics.gan.utils import InceptionModel
 from cookfire.metrics.metric import Metric
 
@@ -49,6 +49,7 @@ class FeatureMetric(Metric):
 
     def _extract(self, images: Tensor) -> Tensor:
         """Return the features of a batch, in float64 where there is that."""
+        need_tensors(type(self).__name__, images)
         if self._device is not None:
             images = images.to(self._device)
         with torch.no_grad():

@@ -38,7 +38,8 @@ class FID(FeatureMetric):
 
     Raises:
         TypeError: ``feature_extractor`` is no module.
-        ValueError: it came without ``num_features``; by ``update``, features of another shape.
+        ValueError: it came without ``num_features``; by ``update``, features of another shape; by
+            ``compute``, features that are nan or infinite.
         FileNotFoundError: there are no weights for the default extractor; it says what to do.
         NotComputableError: by ``compute``, less than two images of either kind.
 
@@ -87,6 +88,12 @@ class FID(FeatureMetric):
                 f"{type(self).__name__} needs two images of either kind at least, for a "
                 f"covariance; there were {int(self.first_count)} and {int(self.second_count)}"
             )
+        for kind, total in (("first", self.first_sum), ("second", self.second_sum)):
+            if not total.isfinite().all():
+                raise ValueError(
+                    f"{type(self).__name__}: features of the {kind} images are nan or infinite, "
+                    "so that they have no covariance: look at what the feature extractor returns"
+                )
         return frechet_distance(
             *_mean_and_covariance(self.first_sum, self.first_products, self.first_count),
             *_mean_and_covariance(self.second_sum, self.second_products, self.second_count),

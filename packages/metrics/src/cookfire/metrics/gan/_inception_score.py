@@ -10,6 +10,8 @@ from torch import Tensor
 from cookfire.metrics._state import MetricState
 from cookfire.metrics.gan._features import FeatureMetric
 
+_ROUNDING = 0.01
+
 
 class InceptionScore(FeatureMetric):
     """The Inception score of generated images, a float from 1 to the number of classes.
@@ -33,7 +35,8 @@ class InceptionScore(FeatureMetric):
 
     Raises:
         TypeError: ``feature_extractor`` is no module.
-        ValueError: it came without ``num_features``; by ``update``, features of another shape.
+        ValueError: it came without ``num_features``; by ``update``, features of another shape; by
+            ``compute``, what are no probabilities.
         FileNotFoundError: there are no weights for the default extractor; it says what to do.
 
     Example:
@@ -66,5 +69,13 @@ class InceptionScore(FeatureMetric):
             NotComputableError: there was no image.
         """
         self._require("count")
+        total = self.probabilities.sum() / self.count
+        # A negative one has the entropy -inf. Half precision does not sum to 1 exactly.
+        if not self.entropies.isfinite() or not (total - 1).abs() < _ROUNDING:
+            raise ValueError(
+                f"InceptionScore: expected probabilities, from 0 to 1 and of the sum 1 for each "
+                f"image, got a mean sum of {total.item():.4g}: make them by softmax in the "
+                "feature_extractor or output_transform"
+            )
         marginal = torch.special.entr(self.probabilities / self.count).sum()
         return torch.exp(marginal - self.entropies / self.count)

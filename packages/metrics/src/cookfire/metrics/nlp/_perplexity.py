@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cookfire.metrics._classification import Task, find_task
+from cookfire.metrics._classification import find_task
+from cookfire.metrics._counting import check_no_class, raises_at_once, to_indices
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_tensors, same
 from cookfire.metrics.metric import Metric
 
 
@@ -32,7 +33,8 @@ class Perplexity(Metric):
         ignore_index: targets to leave out, such as padding.
 
     Raises:
-        ValueError: by ``update``, shapes that don't fit.
+        ValueError: by ``update``, shapes that don't fit; by ``compute``, tokens beyond
+            the vocabulary.
 
     Example:
         >>> metric = Perplexity()
@@ -43,6 +45,8 @@ class Perplexity(Metric):
 
     log_likelihood = MetricState(torch.float64)
     count = MetricState(torch.int64)
+    no_class = MetricState(torch.int64)
+    """Tokens that there are no scores for."""
 
     def __init__(
         self,
@@ -56,20 +60,42 @@ class Perplexity(Metric):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add up a batch's log-likelihoods."""
         scores, y = output
-        task, _ = find_task(type(self).__name__, scores, y, is_multilabel=False)
-        if task != Task.MULTICLASS:
+        need_tensors("Perplexity", scores, y)
+        if scores.ndim < 2 or (scores.shape[0], *scores.shape[2:]) != y.shape:
+            is_transposed = scores.ndim == 3 and scores.shape[:2] == y.shape
             raise ValueError(
-                f"Perplexity: got scores {tuple(scores.shape)} and tokens {tuple(y.shape)}; "
-                "expected scores (batch, vocabulary, length) of several tokens"
+                f"Perplexity: got scores {tuple(scores.shape)} and tokens {tuple(y.shape)}: "
+                "expected scores (batch, vocabulary, length) and tokens (batch, length); "
+                + ("transpose" if is_transposed else "reshape")
+                + " them, as in output_transform=lambda output: (output[0].transpose(1, 2), "
+                "output[1])"
             )
-        if scores.dtype in (torch.float16, torch.bfloat16):
+        find_task("Perplexity", scores, y, is_multilabel=False)  # refuses odd dtypes
+        if scores.dtype not in (torch.float32, torch.float64):
             scores = scores.float()
-        losses = cross_entropy(scores, y.long(), ignore_index=self.ignore_index, reduction="none")
+        kept = y != self.ignore_index
+        losses, no_class = self._losses(scores, to_indices(y), kept)
         precise = torch.float32 if losses.device.type in WITHOUT_FLOAT64 else torch.float64
         self.accumulate(
             log_likelihood=-losses.sum(dtype=precise),
-            count=torch.count_nonzero(y != self.ignore_index),
+            count=torch.count_nonzero(kept),
+            no_class=no_class,
         )
+
+    def _losses(self, scores: Tensor, y: Tensor, kept: Tensor) -> tuple[Tensor, Tensor | int]:
+        """Return each token's loss, and how many are none that there are scores for."""
+        ignored = self.ignore_index
+        if raises_at_once(scores):
+            try:
+                return cross_entropy(scores, y, ignore_index=ignored, reduction="none"), 0
+            except IndexError:
+                pass  # rare; to look first would take longer
+        near = y.clamp(0, scores.shape[1] - 1).where(kept, ignored)
+        losses = cross_entropy(scores, near, ignore_index=ignored, reduction="none")
+        return losses, torch.count_nonzero(near != y)
+
+    def _check_input(self) -> None:
+        check_no_class(self, self.no_class)
 
     def compute(self) -> float | Tensor:
         """Return the perplexity, at least 1, as a float.

@@ -226,7 +226,7 @@ class Rouge(Metric):
             metric.update(output)
 
     def compute(self) -> dict[str, float]:
-        """Return precision (P), recall (R) and F-score (F) of each variant, as ``Rouge-2-P``.
+        """Return floats: precision (P), recall (R), F-score (F) of each variant, as ``Rouge-2-P``.
 
         Raises:
             NotComputableError: there was no candidate.

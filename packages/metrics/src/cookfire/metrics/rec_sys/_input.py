@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from cookfire.metrics._values import need_tensors
+
 
 def sort_ks(top_k: Sequence[int] | int) -> list[int]:
     """Return ``top_k`` as a sorted list.
@@ -20,7 +22,10 @@ def sort_ks(top_k: Sequence[int] | int) -> list[int]:
 
 
 def check_shapes(owner: str, y_pred: Tensor, y: Tensor) -> None:
-    """Raise ValueError unless both are ``(users, items)``."""
+    """Raise ValueError unless both are ``(users, items)``, TypeError unless they are real."""
+    need_tensors(owner, y_pred, y)
+    if y_pred.is_complex() or y.is_complex():
+        raise TypeError(f"{owner}: expected real numbers, got {y_pred.dtype} and {y.dtype}")
     if y_pred.ndim != 2 or y_pred.shape != y.shape or not y.shape[1]:
         raise ValueError(
             f"{owner}: got y_pred {tuple(y_pred.shape)} and y {tuple(y.shape)}: expected equal "

@@ -99,7 +99,8 @@ class NDCG(Metric):
         Raises:
             NotComputableError: there was no user, or none with a relevant item.
         """
-        self._require("count")
+        served = "a user with a relevant item" if self.ignore_zero_hits else "a user"
+        self._require("count", served)
         return list(self.gains / self.count)
 
     def _gain(self, relevance: Tensor) -> Tensor:

@@ -40,9 +40,17 @@ class R2Score(Errors):
             NotComputableError: there was no example.
         """
         self._require("count")
-        errors, deviations = self.squared, central_moments(self.moments).products[0, 0]
-        constant = (errors == 0).to(errors.dtype)
-        return torch.where(deviations == 0, constant, 1 - errors / deviations)
+        errors, deviations = self._as_number("squared"), self._deviations()
+        if isinstance(errors, Tensor):
+            constant = (errors == 0).to(errors.dtype)
+            return torch.where(deviations == 0, constant, 1 - errors / deviations)
+        return 1 - errors / deviations if deviations else float(errors == 0)
+
+    def _deviations(self) -> Any:
+        """Return the sum of the targets' squared deviations from their mean."""
+        row = self.moments
+        number, _, total, squares = row.unbind() if self._store.alone else row.tolist()
+        return squares - total * total / number
 
 
 class PearsonCorrelation(ColumnMetric):
