@@ -6,8 +6,10 @@ It takes some ten times as long as batches of tensors (``benchmarks/cifar10.py``
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -58,7 +60,9 @@ class AlbumentationsImages(Dataset[Batch]):
         """A batch of (epoch, index)."""
         transformed = []
         for epoch, index in keys:
-            self._transform.set_random_seed(idist.derive_seed(self._seed, epoch, index) % 2**32)
+            seed = idist.derive_seed(self._seed, epoch, index)
+            # One source for all transforms: set_random_seed would give each the same numbers.
+            self._transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
             image = self._transform(image=self._pixels[index])["image"]
             transformed.append(torch.from_numpy(image))
         images = torch.stack(transformed).permute(0, 3, 1, 2).contiguous()

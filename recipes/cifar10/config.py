@@ -19,7 +19,7 @@ class Config(recipe.Config):
     """Channels of the three groups of the net ``fast``; those of airbench94."""
 
     epochs: float
-    """Passes over the training images; a last one may be cut short."""
+    """Passes over the training images; one cut short at the end has no row in curves.tsv."""
 
     batch_size: int
     """Images of a training step, over all processes."""

@@ -72,9 +72,11 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
 
     trainer = Engine(train_step)
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, LRScheduler(schedule))
+    LRScheduler(schedule).attach(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(every=50))
     if config.lookahead:
+        if config.lookahead > steps:
+            raise recipe.RecipeError(f"lookahead: {config.lookahead}, but there are {steps} steps")
         lookahead = Lookahead(net, config.lookahead, steps)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, lookahead)
 
