@@ -12,17 +12,17 @@ and so on.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from cookfire import distributed as idist
 from cookfire.handlers import recipe
+from cookfire.handlers.recipe.pictures import confusion_table, draw_confusion, write_png
 from cookfire.metrics import ConfusionMatrix
 
 from .config import Config
 from .data import CLASSES, load, prepare_batch
 from .metrics import create_evaluator
 from .model import Net
-from .pictures import draw_confusion, draw_predictions, write_png
+from .pictures import draw_predictions
 
 
 def evaluate(config: Config, run: recipe.Run) -> dict[str, float]:
@@ -54,19 +54,6 @@ def evaluate(config: Config, run: recipe.Run) -> dict[str, float]:
         answers = draw_predictions(images, labels, log_probabilities)
         run.write("predictions.png", lambda file: write_png(answers, file))
     return headline
-
-
-def confusion_table(counts: Tensor) -> str:
-    """Return a line for each image, ``actual`` and ``predicted``, as DVC's template counts them.
-
-    Args:
-        counts: (classes, classes), whole numbers; rows are the labels, columns the predictions.
-    """
-    lines = ["actual\tpredicted"]
-    for actual, row in enumerate(counts.tolist()):
-        for predicted, count in enumerate(row):
-            lines += [f"{actual}\t{predicted}"] * int(count)
-    return "".join(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":

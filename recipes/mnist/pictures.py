@@ -1,4 +1,4 @@
-"""Pictures of what the net takes the digits for; no result depends on them.
+"""A picture of what the net takes the digits for; no result depends on it.
 
 Drawn without pyplot, which keeps state, and in matplotlib's own style whatever the user's is: the
 same picture everywhere, and the same bytes each time.
@@ -6,31 +6,12 @@ same picture everywhere, and the same bytes each time.
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
 import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 from torch import Tensor
 
 SHOWN, COLUMNS = 64, 8  # images in the picture of predictions, and in a row of it
-
-
-def draw_confusion(counts: Tensor) -> Figure:
-    """Draw how often each label (row) was taken for each class (column)."""
-    with style.context("default"):
-        figure = Figure(figsize=(6, 6), dpi=100, layout="tight")
-        axes = figure.add_subplot(xlabel="predicted", ylabel="label", title="Confusion matrix")
-        # The colours are shares of a label: a rare label's mistakes are as visible as any.
-        shares = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
-        axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(len(counts)))
-        axes.set_yticks(range(len(counts)))
-        for row, column in counts.nonzero().tolist():
-            color = "white" if shares[row, column] > 0.5 else "black"
-            text = str(int(counts[row, column]))
-            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
-    return figure
 
 
 def draw_predictions(images: Tensor, labels: Tensor, log_probabilities: Tensor) -> Figure:
@@ -61,9 +42,3 @@ def draw_predictions(images: Tensor, labels: Tensor, log_probabilities: Tensor) 
             axes.text(center, top - 2, text, color=color, fontsize=9, ha="center", va="baseline")
         axes.imshow(canvas.numpy(), cmap="Greys", aspect="auto")
     return figure
-
-
-def write_png(figure: Figure, file: BinaryIO) -> None:
-    """Write a figure, without the version of the software that drew it."""
-    with style.context("default"):  # fonts and margins are looked up only now
-        figure.savefig(file, format="png", metadata={"Software": None})

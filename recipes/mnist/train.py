@@ -55,16 +55,14 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     model = idist.auto_model(net, compile=config.compile)
     optimizer = idist.auto_optim(SGD(model.parameters(), lr=config.lr, momentum=config.momentum))
     criterion = nn.NLLLoss()
-    mixed = config.precision != "float32"
-    autocast = torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    autocast, scaler = recipe.mixed_precision(config.precision, device)
 
     def train_step(_: Engine, batch: Batch) -> Tensor:
         x, y = prepare_batch(batch, device, non_blocking=True)
         with autocast:
             loss: Tensor = criterion(model(x), y)
         optimizer.zero_grad()
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's
+        torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimizer)
         scaler.update()
         return loss.detach()

@@ -4,7 +4,8 @@
 
 This is ``train.py`` without Cookfire's engine, handlers and metrics, so that ``diff`` of the two
 shows what these do, line by line. Data, net, parameters and command line are the recipe's own; of
-Cookfire are the seeds and the order of the data, without which no two programs give equal bits.
+Cookfire are the seeds and the order of the data, without which no two programs give equal bits,
+and the choice of precision.
 Left out is what would have to be written first: several processes, going on after an interruption,
 the progress of an epoch, and MLflow.
 """
@@ -40,16 +41,14 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
         model.compile()
     optimizer = SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
     criterion = nn.NLLLoss()
-    mixed = config.precision != "float32"
-    autocast = torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    autocast, scaler = recipe.mixed_precision(config.precision, device)
 
     def train_step(batch: Batch) -> Tensor:
         x, y = prepare_batch(batch, device, non_blocking=True)
         with autocast:
             loss: Tensor = criterion(model(x), y)
         optimizer.zero_grad()
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's
+        torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimizer)
         scaler.update()
         return loss.detach()

@@ -10,6 +10,7 @@ from cookfire.handlers.recipe._command import verify
 from cookfire.handlers.recipe._errors import RecipeError
 from cookfire.handlers.recipe._main import main
 from cookfire.handlers.recipe._parameters import Config, load, profiles
+from cookfire.handlers.recipe._precision import mixed_precision
 from cookfire.handlers.recipe._run import Run
 from cookfire.handlers.recipe._verify import Report, check
 
@@ -22,6 +23,7 @@ __all__ = [
     "check",
     "load",
     "main",
+    "mixed_precision",
     "profiles",
     "verify",
 ]

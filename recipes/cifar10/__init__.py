@@ -1,0 +1,1 @@
+"""CIFAR-10: the fast baseline, and ResNet-18's."""
