@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -168,6 +169,23 @@ def test_what_is_no_plain_tensor_is_copied_too() -> None:
     assert torch.equal(copied["conj"], torch.tensor([-1j]))
     assert copied["conj"].data_ptr() != state["conj"].data_ptr()
     assert copied["own"].values == [1]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSC tensor support is in beta")
+def test_compressed_sparse_tensors_are_copied_as_they_are_saved_in_the_foreground() -> None:
+    sparse = torch.tensor([[0.0, 1.0], [2.0, 0.0]]).to_sparse(layout=torch.sparse_csc)
+    copied = Snapshots().take({"sparse": sparse}).wait()["sparse"]
+    sparse.values().zero_()
+    assert copied.layout == torch.sparse_csc
+    assert copied.to_dense().tolist() == [[0.0, 1.0], [2.0, 0.0]]
+
+
+def test_memory_of_numpy_seen_through_a_shorter_and_a_longer_array_is_copied_whole() -> None:
+    array = numpy.arange(1000.0)
+    state = {"first": torch.from_numpy(array[:3]), "all": torch.from_numpy(array)}
+    copied = Snapshots().take(state).wait()
+    assert torch.equal(copied["first"], state["first"])
+    assert torch.equal(copied["all"], state["all"])
 
 
 def test_functions_and_model_checkpoints_save_in_the_background_too(tmp_path: Path) -> None:

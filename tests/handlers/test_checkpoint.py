@@ -19,6 +19,7 @@ from cookfire.engine import Engine, Events
 from cookfire.handlers import (
     Checkpoint,
     CheckpointEvents,
+    DiskSaver,
     ModelCheckpoint,
     global_step_from_engine,
 )
@@ -55,6 +56,7 @@ def names(folder: Path) -> list[str]:
             "best_model_2_val_accuracy=0.3000.pt",
         ),
         ({"filename_pattern": "best.{ext}"}, "best.pt"),
+        ({"filename_prefix": "../first"}, ".._first_model_50.pt"),
         ({"filename_pattern": "{name}-{global_step:05d}.{ext}"}, "model-00050.pt"),
         ({"filename_pattern": "{filename_prefix}{name}.pth"}, "model.pth"),
     ],
@@ -237,6 +239,10 @@ def test_a_function_is_called_as_its_signature_says() -> None:
         ({"to_save": {3: model()}}, TypeError, "keys of to_save must be strings, got 3"),
         ({"save_handler": 3}, TypeError, "a folder, a function or a BaseSaveHandler, got int"),
         ({"n_saved": 0}, ValueError, "n_saved must be at least 1.*got 0"),
+        ({"n_saved": 1.5}, ValueError, "n_saved must be at least 1.*got 1.5"),
+        ({"filename_pattern": ""}, ValueError, "filename_pattern is empty"),
+        ({"filename_pattern": 3}, ValueError, "filename_pattern 3: expected str"),
+        ({"filename_pattern": "{name"}, ValueError, r"'{name': expected '}'.*such as '{name}"),
         ({"score_function": 3}, TypeError, "score_function must be a function, got int"),
         ({"global_step_transform": 3}, TypeError, "global_step_transform must be a function"),
         ({"filename_pattern": "{nme}.pt"}, ValueError, "unknown field 'nme'; the fields are"),
@@ -255,6 +261,17 @@ def test_wrong_arguments_are_refused(
     given: dict[str, Any] = {"to_save": {"model": model()}, "save_handler": Memory()}
     with pytest.raises(error, match=words):
         Checkpoint(**(given | arguments))
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("rank", [-1, 1, "0"])
+def test_a_rank_that_no_process_has_is_refused_whoever_names_it(
+    tmp_path: Path, rank: Any, background: bool
+) -> None:
+    for saver, own in ((str(tmp_path), rank), (DiskSaver(tmp_path, save_on_rank=rank), 0)):
+        checkpoint = Checkpoint({"model": model()}, saver, save_on_rank=own, background=background)
+        with pytest.raises(ValueError, match=rf"save_on_rank={rank!r}, but there are 1 process"):
+            checkpoint(engine_at(1))
 
 
 def test_a_missing_metric_is_named_with_those_that_exist() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,21 @@ from cookfire.engine._runs import outermost_run
 from cookfire.engine.base import Serializable
 from cookfire.handlers._background import Background, is_ending
 from cookfire.handlers._file_names import check_pattern, default_pattern, render
+from cookfire.handlers._global_step import GlobalStep, read_step
 from cookfire.handlers._kept import Kept, Saved
 from cookfire.handlers._loading import load_newest, load_objects, load_states
 from cookfire.handlers._objects import check_objects, state_of
-from cookfire.handlers._savers import BaseSaveHandler, SaveFunction, as_saver, on_all_ranks
+from cookfire.handlers._savers import (
+    BaseSaveHandler,
+    SaveFunction,
+    as_saver,
+    check_rank,
+    on_all_ranks,
+    stores_here,
+)
 from cookfire.handlers._score import ScoreFunction, get_default_score_fn, read_score
 
-__all__ = ["Checkpoint", "CheckpointEvents", "GlobalStep"]
-
-GlobalStep = Callable[[Engine, Any], int]
+__all__ = ["Checkpoint", "CheckpointEvents"]
 
 _SELF = "checkpointer"  # the key of include_self
 
@@ -53,7 +59,7 @@ class Checkpoint(Serializable):
     ``name`` is the object's key, or ``checkpoint`` for several; ``global_step`` is there if
     ``global_step_transform`` is given or there is no score (then it is the iteration); a score
     that is a float has 4 decimals. So ``training_checkpoint_50.pt`` and
-    ``best_model_2_val_accuracy=0.3000.pt``. A slash in a name or score's name becomes ``_``.
+    ``best_model_2_val_accuracy=0.3000.pt``. A slash in any of them becomes ``_``.
 
     Saving is done by all processes together: attach it on every rank. One of them writes; an error
     there is raised on all.
@@ -127,7 +133,7 @@ class Checkpoint(Serializable):
         check_objects(to_save, "to_save", "state_dict")
         if include_self and _SELF in to_save:
             raise ValueError(f"include_self saves under {_SELF!r}: to_save can't have that key too")
-        if n_saved is not None and n_saved < 1:
+        if n_saved is not None and (not isinstance(n_saved, int) or n_saved < 1):
             raise ValueError(f"n_saved must be at least 1, or None to keep all, got {n_saved!r}")
         for name, function in (
             ("score_function", score_function),
@@ -178,11 +184,11 @@ class Checkpoint(Serializable):
     def _save(self, engine: Engine, objects: Mapping[str, Any]) -> None:
         if not objects:
             raise ValueError("there is nothing to save: to_save is empty")
-        if self.save_on_rank >= (size := idist.get_world_size()):
-            raise ValueError(f"save_on_rank={self.save_on_rank}, but there are {size} processes")
+        check_rank(self.save_on_rank)
+        check_rank(self._saver.save_on_rank)  # its own; if nobody had it, nothing would be stored
         name = _name_of(objects)
         score = self._score(engine)
-        step = self._global_step(engine)
+        step = read_step(self.global_step_transform, engine)
         ends = is_ending(outermost_run())
         self._settle()
         new = Saved(step if score is None else score, self._filename(name, step, score))
@@ -207,7 +213,7 @@ class Checkpoint(Serializable):
             return
         with on_all_ranks(f"{new.filename} was not saved"):
             state = self._collect(objects, saved)
-            copied = self._background.copy(state) if self._stores() else None
+            copied = self._background.copy(state) if stores_here(self._saver) else None
         self._saved = saved[len(pending.dropped) :]
         self._pending.append(pending)
         if copied is not None:
@@ -220,16 +226,6 @@ class Checkpoint(Serializable):
         if self.score_function is None:
             return None
         return idist.broadcast(read_score(self.score_function, engine), src=self.save_on_rank)
-
-    def _global_step(self, engine: Engine) -> int:
-        if self.global_step_transform is None:
-            return engine.state.iteration
-        step = self.global_step_transform(engine, engine.last_event_name)
-        if not isinstance(step, int | float):
-            raise ValueError(
-                f"global_step_transform must return a number, got {step!r} ({type(step).__name__})"
-            )
-        return step
 
     def _collect(self, objects: Mapping[str, Any], saved: list[Saved]) -> Any:
         dropped = self._kept.beyond(saved)
@@ -252,15 +248,6 @@ class Checkpoint(Serializable):
             with suppress(Exception):  # most often it was removed, and a saver may mind
                 self._saver.remove(name)
         self._leftovers = []
-
-    def _stores(self) -> bool:
-        """Tell whether this is the rank that saves in the background."""
-        if idist.get_world_size() > 1 and self._saver.save_on_rank is None:
-            raise ValueError(
-                "background=True among several processes needs a saver that says which of them "
-                f"stores: give {type(self._saver).__name__} the attribute save_on_rank"
-            )
-        return self._saver.save_on_rank in (None, idist.get_rank())
 
     def _confirm(self, pending: _Pending, removed: bool) -> None:
         """Note that a checkpoint is safe, and say so."""

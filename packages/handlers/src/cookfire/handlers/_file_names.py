@@ -45,9 +45,17 @@ def check_pattern(pattern: str, has_score: bool, has_score_name: bool) -> None:
     """Check that something fills every field of ``pattern``.
 
     Raises:
-        ValueError: a field is unknown, or nothing fills it.
+        ValueError: it is no pattern; a field is unknown, or nothing fills it.
     """
-    fields = {field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None}
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"filename_pattern {pattern!r}: {error}; expected such as '{{name}}.{{ext}}'"
+        ) from error
+    if not parts:
+        raise ValueError("filename_pattern is empty; expected such as '{name}.{ext}'")
+    fields = {field for _, field, _, _ in parts if field is not None}
     if unknown := sorted(fields.difference(_FIELDS)):
         raise ValueError(
             f"filename_pattern {pattern!r}: unknown field {unknown[0]!r}; "
@@ -68,9 +76,9 @@ def render(
     score: int | float | None,
     extension: str,
 ) -> str:
-    """Return the file's name; slashes in a name do not make it a folder."""
+    """Return the file's name; slashes in a part do not make it a folder."""
     return pattern.format(
-        filename_prefix=prefix,
+        filename_prefix=prefix.replace("/", "_"),
         name=name.replace("/", "_"),
         global_step=step,
         score_name=(score_name or "").replace("/", "_"),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cookfire.engine import Engine
-from cookfire.handlers._checkpoint import Checkpoint, GlobalStep
+from cookfire.handlers._checkpoint import Checkpoint
+from cookfire.handlers._global_step import GlobalStep
 from cookfire.handlers._objects import check_objects
 from cookfire.handlers._savers import DiskSaver
 from cookfire.handlers._score import ScoreFunction

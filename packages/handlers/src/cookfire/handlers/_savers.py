@@ -17,7 +17,15 @@ from cookfire.handlers._files import load_file, remove_file, save_file
 from cookfire.handlers._fsspec_saver import FsspecSaver
 from cookfire.handlers._object_store import is_url
 
-__all__ = ["BaseSaveHandler", "DiskSaver", "SaveFunction", "as_saver", "on_all_ranks"]
+__all__ = [
+    "BaseSaveHandler",
+    "DiskSaver",
+    "SaveFunction",
+    "as_saver",
+    "check_rank",
+    "on_all_ranks",
+    "stores_here",
+]
 
 SaveFunction = Callable[..., None]
 
@@ -173,6 +181,33 @@ def as_saver(
             f"got {type(place).__name__}"
         )
     return FunctionSaver(place, save_on_rank)
+
+
+def check_rank(save_on_rank: int | None) -> None:
+    """Check that there is a process that saves.
+
+    Raises:
+        ValueError: no process has that rank: nothing would be saved, and nobody told.
+    """
+    size = idist.get_world_size()
+    if save_on_rank is not None and save_on_rank not in range(size):
+        raise ValueError(
+            f"save_on_rank={save_on_rank!r}, but there are {size} processes, the first is 0"
+        )
+
+
+def stores_here(saver: BaseSaveHandler) -> bool:
+    """Tell whether this is the rank on which ``saver`` stores.
+
+    Raises:
+        ValueError: there are several, and the saver does not say which.
+    """
+    if idist.get_world_size() > 1 and saver.save_on_rank is None:
+        raise ValueError(
+            "background=True among several processes needs a saver that says which of them "
+            f"stores: give {type(saver).__name__} the attribute save_on_rank"
+        )
+    return saver.save_on_rank in (None, idist.get_rank())
 
 
 @contextmanager

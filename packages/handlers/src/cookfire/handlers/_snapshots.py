@@ -83,13 +83,17 @@ class _Copying:
 
     def __init__(self, lender: Snapshots) -> None:
         self._lender = lender
-        self.storages: dict[tuple[torch.device, int], tuple[Tensor, bool]] = {}
+        self.storages: dict[tuple[torch.device, int, int], tuple[Tensor, bool]] = {}
         self.cuda: set[torch.device] = set()
 
     def copy(self, tensor: Tensor) -> Tensor:
         if not _is_plain(tensor):
             own = tensor.detach()
-            return copy.deepcopy(own) if tensor.device.type in ("cpu", "meta") else own.cpu()
+            if tensor.device.type not in ("cpu", "meta"):
+                return own.cpu()
+            # deepcopy does not know the compressed sparse layouts, clone no attributes.
+            compressed = tensor.layout not in (torch.strided, torch.sparse_coo)
+            return own.clone() if compressed else copy.deepcopy(own)
         buffer = self._copy_memory(tensor)
         view = torch.empty(0, dtype=tensor.dtype).set_(
             buffer.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
@@ -100,7 +104,9 @@ class _Copying:
 
     def _copy_memory(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        key = (tensor.device, storage.data_ptr() or id(tensor))  # an empty one has no address
+        # Memory of others (numpy's) may be in two storages, of which one is only its beginning.
+        # An empty one has no address.
+        key = (tensor.device, storage.data_ptr() or id(tensor), storage.nbytes())
         if key not in self.storages:
             buffer = self._lender.lend(storage.nbytes(), tensor.is_cuda)
             self.storages[key] = buffer, tensor.is_cuda
