@@ -16,12 +16,15 @@ def same(output: Any) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """Return Python numbers for scalars, and tensors on the CPU, also within containers."""
+    """Return Python numbers for scalars, and fresh tensors on the CPU, also within containers."""
     if type(value) in (int, float):
         return value
     if isinstance(value, Tensor):
         value = value.detach()
-        return value.item() if value.ndim == 0 else value.cpu()
+        if value.ndim == 0:
+            return value.item()
+        # Always a copy: a state that is its own result is not to be written into.
+        return value.clone() if value.is_cpu else value.cpu()
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):
