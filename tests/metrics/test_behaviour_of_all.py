@@ -113,3 +113,21 @@ def test_memory_grows_with_updates_only_where_the_docstring_says_so(path):
     assert grown == (path in WHOLE_HISTORY)
     if grown:
         assert re.search(r"\b(kept|keeps?|held|holds?)\b", what_is_said(find(path)))
+
+
+@pytest.mark.parametrize("path", CASES)
+def test_counts_and_sums_stay_exact_beyond_what_float32_counts(path):
+    metric, (first, _) = make(path)
+    metric.update(first)
+    for part in set(metric._family()):
+        for name, state in part._states.items():
+            value = part._store.local.values[name]
+            if state.reduction != "sum" or value is None:
+                continue
+            assert state.dtype in (torch.int64, torch.float64)
+            held = state.to_tensor(value, part)
+            part.accumulate(**{name: torch.full_like(held, 2**24, dtype=torch.int64)})
+            for _ in range(3):
+                part.accumulate(**{name: torch.ones_like(held, dtype=torch.int64)})
+            now = state.to_tensor(part._store.local.values[name], part)
+            torch.testing.assert_close(now - 2**24, held + 3, rtol=0, atol=1e-7, msg=name)
