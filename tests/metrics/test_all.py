@@ -1,9 +1,6 @@
 """What holds for every public metric; ignite's names and signatures among it."""
 
-import copy
 import inspect
-import pickle
-import re
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -18,7 +15,6 @@ from torch.nn import Identity, Softmax
 from torch.nn.functional import cross_entropy
 
 import cookfire.metrics as m
-from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics import Metric
 
 SUBMODULES = ["clustering", "fairness", "gan", "nlp", "rec_sys", "regression", "vision"]
@@ -332,105 +328,3 @@ def test_the_page_has_them_all():
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     metrics = {path.rpartition(".")[2] for path in [*CASES, *NEEDS_A_DEVICE]}
     assert {name for name in metrics if f"`{name}`" not in page} == set()
-
-
-def make(path):
-    """A metric, two batches."""
-    torch.manual_seed(0)
-    case = CASES[path]
-    return case.make(), [case.batch(), case.batch()]
-
-
-def same(left, right):
-    """Whether two values are equal, tensors and what is not a number among them."""
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, str):
-        return left == right
-    left, right = torch.as_tensor(left), torch.as_tensor(right)
-    return left.dtype == right.dtype and torch.allclose(left, right, 1e-9, 1e-12, equal_nan=True)
-
-
-@pytest.mark.parametrize("path", CASES)
-def test_without_updates_there_is_no_value(path):
-    metric, batches = make(path)
-    if path in ALWAYS_COMPUTABLE:
-        return
-    with pytest.raises(NotComputableError, match=r"\w+ can't be computed before it saw"):
-        metric.compute()
-    metric.update(batches[0])
-    metric.compute()
-    metric.reset()
-    with pytest.raises(NotComputableError):
-        metric.compute()
-
-
-@pytest.mark.parametrize("path", CASES)
-def test_copies_and_pickles_go_on_by_themselves(path):
-    metric, (first, second) = make(path)
-    metric.update(first)
-    before = metric.compute()
-    copies = [copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))]
-    metric.update(second)
-    for other in copies:
-        assert path in ALWAYS_COMPUTABLE or same(other.compute(), before)
-        other.update(second)
-        assert path in ALWAYS_COMPUTABLE or same(other.compute(), metric.compute())
-
-
-def nothing_of(batch):
-    """A batch of no examples."""
-    if isinstance(batch, tuple):
-        return tuple(map(nothing_of, batch))
-    return 0 if isinstance(batch, int) else batch[:0]
-
-
-# They average values, of which an update is one.
-OF_VALUES = {"RunningAverage", "ExternalMetric"}
-
-
-@pytest.mark.parametrize("path", [path for path in CASES if path not in OF_VALUES])
-def test_a_batch_of_no_examples_changes_nothing(path):
-    metric, (first, second) = make(path)
-    nothing = nothing_of(first)
-    metric.update(nothing)
-    if path not in ALWAYS_COMPUTABLE:
-        with pytest.raises(NotComputableError):
-            metric.compute()
-    expected, _ = make(path)
-    for batch in (first, nothing, second):
-        metric.update(batch)
-    for batch in (first, second):
-        expected.update(batch)
-    assert path in ALWAYS_COMPUTABLE or same(metric.compute(), expected.compute())
-
-
-def what_is_said(metric):
-    """Its docstring, those of the classes that it refers to, and that of the submodule it is of.
-
-    All but the lines about the device, which speak of what is kept in any case.
-    """
-    package = metric.__module__.rpartition(".")[0]
-    docstring = metric.__doc__
-    referred = re.findall(r":class:`[\w.~]*?(\w+)`", docstring)
-    docstrings = [docstring, *(getattr(m, name).__doc__ for name in referred if hasattr(m, name))]
-    if package != "cookfire.metrics":
-        docstrings.append(import_module(package).__doc__)
-    return re.sub(r"device: .*", "", "\n".join(docstrings))
-
-
-@pytest.mark.parametrize("path", CASES)
-def test_memory_grows_with_updates_only_where_the_docstring_says_so(path):
-    metric, batches = make(path)
-    sizes = []
-    for number in range(40):
-        metric.update(batches[number % 2])
-        if number in (3, 39):
-            sizes.append(len(pickle.dumps(metric)))
-    # The digits of counts may be more.
-    grown = sizes[1] > sizes[0] + 100
-    assert grown == (path in WHOLE_HISTORY)
-    if grown:
-        assert re.search(r"\b(kept|keeps?|held|holds?)\b", what_is_said(find(path)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from contextlib import contextmanager
 
@@ -17,7 +16,6 @@ from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics import (
     Accuracy,
     Average,
-    BatchWise,
     ConfusionMatrix,
     EpochMetric,
     Fbeta,
@@ -27,8 +25,6 @@ from cookfire.metrics import (
     MetricState,
     Precision,
     Recall,
-    RunningAverage,
-    RunningEpochWise,
     mIoU,
 )
 from cookfire.metrics.metric import reinit__is_reduced, sync_all_reduce
@@ -362,129 +358,3 @@ def test_values_over_ranks_are_those_of_one_process(processes, world_size):
         assert called == 2
         # The same bits on all ranks.
         assert result["usual"][0]["loss"] == results[0]["usual"][0]["loss"]
-
-
-def running_on_a_rank():
-    rank = idist.get_rank()
-    data = [torch.tensor(float(x * (rank + 1))) for x in (1, 2, 3, 4)]
-    engine = Engine(lambda engine, batch: batch)
-    RunningAverage(output_transform=lambda x: x, alpha=0.5).attach(engine, "tensor")
-    RunningAverage(output_transform=lambda x: x.item(), alpha=0.5).attach(engine, "number")
-    source = Average()
-    RunningAverage(source, alpha=0.5).attach(engine, "source")
-    RunningAverage(Average(), alpha=0.5).attach(engine, "epochs", RunningEpochWise())
-    seen, counts = [], []
-    with collectives() as called:
-        engine.add_event_handler(
-            Events.ITERATION_COMPLETED,
-            lambda engine: (
-                seen.append(float(engine.state.metrics["tensor"])),
-                counts.append(sum(called.values())),
-            ),
-        )
-        engine.run(data)
-    assert type(engine.state.metrics["tensor"]) is float
-    batchwise = Engine(lambda engine, batch: batch)
-    Average().attach(batchwise, "average", BatchWise())
-    batchwise.run(data[:2])
-    by_hand = RunningAverage(output_transform=lambda x: x)
-    if rank == 0:
-        by_hand.update(3.0)
-    return {
-        "seen": seen,
-        "counts": counts,
-        "metrics": dict(engine.state.metrics),
-        "called": sum(called.values()),
-        "batch": batchwise.state.metrics["average"],
-        "by hand": by_hand.compute(),
-    }
-
-
-def test_a_running_average_is_combined_at_the_end_of_the_epoch_only(processes):
-    results = processes(2, running_on_a_rank)
-    average = 0.5 * (0.5 * (0.5 * (1 + 2) + 3) + 4)
-    for rank, result in enumerate(results):
-        assert result["seen"] == [pytest.approx(x * (rank + 1)) for x in (1, 1.5, 2.25, 3.125)]
-        assert result["counts"] == [0, 0, 0, 0]
-        for name in ("tensor", "number", "source"):
-            assert result["metrics"][name] == pytest.approx(average * 1.5)
-        assert result["metrics"]["epochs"] == pytest.approx(2.5 * 1.5)
-        assert result["batch"] == 3.0
-        assert result["by hand"] == 3.0
-    assert average == 3.125
-
-
-def save_on_a_rank(split):
-    states, values = {}, {}
-    for name, metric in make_metrics().items():
-        for batch in shard(split, idist.get_rank()):
-            feed(name, metric, batch)
-        states[name] = metric.state_dict()
-        values[name] = metric.compute()
-    average = RunningAverage(output_transform=lambda x: x)
-    average.update(torch.tensor(2.0 * (idist.get_rank() + 1)))
-    return states, average.state_dict()
-
-
-def load_on_a_rank(states, average):
-    values = {}
-    for name, metric in make_metrics().items():
-        metric.load_state_dict(states[name])
-        values[name] = metric.compute()
-        if idist.get_rank() == 0:
-            feed(name, metric, data()[0])
-        values[f"{name} and more"] = metric.compute()
-    running = RunningAverage(output_transform=lambda x: x, alpha=0.5)
-    running.load_state_dict(average)
-    values["running"] = running.compute()
-    running.update(torch.tensor(5.0))
-    values["running on"] = running.compute()
-    return values
-
-
-def test_a_state_saved_by_some_ranks_is_loaded_by_others(processes):
-    expected = expected_values()
-    for name, metric in make_metrics().items():
-        for batch in itertools.chain(data(), data()[:1]):
-            feed(name, metric, batch)
-        expected[f"{name} and more"] = metric.compute()
-    saved = processes(3, save_on_a_rank, (0, 1, 1, 2, 1, 0))
-    states, average = saved[0]
-    for world_size in (1, 2, 3):
-        if world_size == 1:
-            loaded = [load_on_a_rank(states, average)]
-        else:
-            loaded = processes(world_size, load_on_a_rank, states, average)
-        for values in loaded:
-            assert values.pop("running") == pytest.approx(4.0)
-            assert values.pop("running on") == pytest.approx(4.5)
-            for name, value in values.items():
-                close(value, expected[name], f"{name} loaded by {world_size}")
-
-
-def plain_on_a_rank(state):
-    metric = Plain()
-    with pytest.raises(ValueError, match="in plain attributes, which 1 processes saved and 2"):
-        metric.load_state_dict(state)
-    return True
-
-
-def test_plain_attributes_are_loaded_by_as_many_ranks_only(processes):
-    class Named(Plain):
-        _state_dict_all_req_keys = ("_sum", "_count")
-
-    Named.__name__ = "Plain"
-    state = Named().state_dict()
-    assert processes(2, plain_on_a_rank, state) == [True, True]
-
-
-def _evaluate_two_examples():
-    examples = [(torch.eye(2)[label], torch.tensor(label)) for label in (0, 1)]
-    evaluator = Engine(lambda engine, batch: batch)
-    Accuracy().attach(evaluator, "accuracy")
-    loader = idist.auto_dataloader(examples, batch_size=3)
-    return len(loader), evaluator.run(loader).metrics["accuracy"]
-
-
-def test_an_evaluator_without_any_batch_takes_part(processes):
-    assert processes(3, _evaluate_two_examples) == [(1, 1.0), (1, 1.0), (0, 1.0)]

@@ -215,3 +215,35 @@ def test_states_of_several_bases_are_all_there():
     metric = Both()
     metric.update(None)
     assert metric.compute() == (1, 2, 3)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "min", "max", "same", "cat", lambda x: x.sum(0)])
+@pytest.mark.parametrize("given", [torch.float64, torch.float32])
+def test_a_state_is_no_memory_of_its_user(reduction, given):
+    class Held(Metric):
+        value = MetricState(torch.float64, reduction=reduction, shape=(2,))
+
+        def update(self, output):
+            self.accumulate(value=output)
+
+        def compute(self):
+            return {"value": self.value}
+
+    metric, buffer = Held(), torch.ones(2, dtype=given)
+    metric.update(buffer)
+    buffer.fill_(7)
+    value = metric.compute()["value"]
+    assert value.tolist() == [1, 1]
+    value.fill_(9)
+    assert metric.compute()["value"].tolist() == [1, 1]
+
+
+def test_a_result_may_be_written_into():
+    engine, matrix = Engine(lambda engine, batch: batch), ConfusionMatrix(3)
+    matrix.attach(engine, "matrix")
+    engine.run([batch(0)])
+    found = engine.state.metrics["matrix"]
+    expected = found.clone()
+    found.fill_(0)
+    assert matrix.compute().equal(expected)
+    assert mIoU(matrix).compute() > 0

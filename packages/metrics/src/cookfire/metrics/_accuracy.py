@@ -12,7 +12,7 @@ from cookfire.metrics._class_counts import ClassCounts
 from cookfire.metrics._classification import Task, find_task
 from cookfire.metrics._counting import check_no_class, gather_of_targets, to_indices
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, need_whole, same
 from cookfire.metrics.metric import Metric
 
 
@@ -100,15 +100,18 @@ class TopKCategoricalAccuracy(Metric):
         *,
         ignore_index: int | None = None,
     ) -> None:
+        need_whole("k", k)
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         self._k = k
+        if ignore_index is not None:
+            need_whole("ignore_index", ignore_index)
         self._ignore_index = ignore_index
         super().__init__(output_transform, device, skip_unrolling)
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Count a batch's examples whose class is among the best."""
-        scores, y = output
+        scores, y = need_pair(type(self).__name__, output)
         task, classes = find_task(type(self).__name__, scores, y, is_multilabel=False)
         if task != Task.MULTICLASS:
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._class_counts import ClassCounts
 from cookfire.metrics._classification import Task
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_whole, same
 
 _REMEDY = "labels of scores are made by output_transform, as (output[0] > 0.5, output[1])"
 Weights = Literal["linear", "quadratic"] | None
@@ -29,6 +29,8 @@ class Agreement(ClassCounts):
         check: bool = False,
         ignore_index: int | None = None,
     ) -> None:
+        if num_classes is not None:
+            need_whole("num_classes", num_classes)
         if num_classes is not None and num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes

@@ -11,7 +11,7 @@ from torch import Tensor
 from cookfire.metrics._classification import Classification, Task, TaskState
 from cookfire.metrics._counting import count, to_indices
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, need_whole, same
 
 Norm = Literal["l1", "l2", "max"]
 _NORMS = ("l1", "l2", "max")
@@ -71,6 +71,7 @@ class CalibrationError(Classification):
         *,
         ignore_index: int | None = None,
     ) -> None:
+        need_whole("num_bins", num_bins)
         if num_bins < 1:
             raise ValueError(f"num_bins must be at least 1, got {num_bins}")
         if norm not in _NORMS:
@@ -86,7 +87,7 @@ class CalibrationError(Classification):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Sort a batch into the bins."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         kept = self._find_kept(y)
         task, classes = self._find_task(y_pred, y)
         if task == Task.MULTICLASS:

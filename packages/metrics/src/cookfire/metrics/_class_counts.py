@@ -19,6 +19,7 @@ from cookfire.metrics._classification import (
 )
 from cookfire.metrics._counting import count_labels, count_pairs, count_per_class
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
+from cookfire.metrics._values import need_pair
 
 _CORRECT = frozenset({"correct"})
 FEW = 32
@@ -44,7 +45,7 @@ class ClassCounts(Classification):
     """
 
     not_binary = MetricState(torch.int64)
-    """What should be 0 or 1 and is neither; targets that are not whole, if nothing else tells."""
+    """What should be 0 or 1 and is neither; targets that are not whole."""
     matrix = MetricState(torch.int64, shape=("_bins",))
     """The confusion matrix ``[y, y_pred]``, row by row: of scores with a row more for targets that
     are no class, of equal shapes with such a column too."""
@@ -62,7 +63,7 @@ class ClassCounts(Classification):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Count a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         self._count(y_pred, y, None if self._ignore_index is None else self._find_kept(y))
 
     def _count(self, y_pred: Tensor, y: Tensor, kept: Tensor | None) -> None:
@@ -76,14 +77,14 @@ class ClassCounts(Classification):
                 right = predicted == y
                 right = torch.count_nonzero(right if kept is None else right & kept)
                 values = {"correct": right}
-                if y.is_floating_point():
-                    broken = y != y.trunc()
-                    broken = broken if kept is None else broken & kept
-                    values["not_binary"] = torch.count_nonzero(broken)
             elif classes > FEW and "matrix" not in wanted:
                 values = {"rows": count_per_class(predicted, y, classes, kept)}
             else:
                 values = {"matrix": count_pairs(predicted, y, classes, kept)}
+            if y.is_floating_point():
+                broken = y != y.trunc()
+                broken = broken if kept is None else broken & kept
+                values["not_binary"] = torch.count_nonzero(broken)
         elif task is Task.BINARY:
             values = self._count_equal_shapes(y_pred, y, kept)
         else:

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from cookfire.metrics._counting import to_indices
 from cookfire.metrics._state import MetricState, Value
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_tensors, need_whole, same
 from cookfire.metrics.metric import Metric
 
 _DTYPES = {
@@ -92,13 +92,18 @@ def find_task(owner: str, y_pred: Tensor, y: Tensor, *, is_multilabel: bool) -> 
 
     Raises:
         TypeError: no tensors, or none of real numbers or booleans.
-        ValueError: the shapes fit no task.
+        ValueError: the shapes fit no task, or the devices differ.
     """
     need_tensors(owner, y_pred, y)
     if y_pred.dtype not in _DTYPES or y.dtype not in _DTYPES:
         raise TypeError(
             f"{owner}: got y_pred of {y_pred.dtype} and y of {y.dtype}: expected booleans, "
             "integers up to int64, or floats; convert them by output_transform"
+        )
+    if y_pred.device != y.device:
+        raise ValueError(
+            f"{owner}: got y_pred on {y_pred.device} and y on {y.device}: move one of them by "
+            "output_transform"
         )
     of_pred, of_y = y_pred.shape, y.shape
     if of_pred and of_y:
@@ -192,6 +197,8 @@ class Classification(Metric):
     ) -> None:
         self._is_multilabel = is_multilabel
         self._check = check
+        if ignore_index is not None:
+            need_whole("ignore_index", ignore_index)
         self._ignore_index = ignore_index
         self._seen: _Seen | None = None
         super().__init__(output_transform, device, skip_unrolling)

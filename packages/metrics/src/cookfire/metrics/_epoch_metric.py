@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_pair, need_tensors, same
 from cookfire.metrics.metric import Metric
 
 
@@ -66,9 +66,8 @@ class EpochMetric(Metric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch."""
-        y_pred, y = (
-            _examples(name, tensor) for name, tensor in zip(("y_pred", "y"), output, strict=True)
-        )
+        y_pred, y = need_pair(type(self).__name__, output)
+        y_pred, y = _examples("y_pred", y_pred), _examples("y", y)
         if not len(y_pred) and not len(y):
             return  # no function need bear with no example at all
         is_first = self._store.local.updates == 0

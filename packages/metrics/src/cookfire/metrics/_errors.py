@@ -11,6 +11,7 @@ from torch import Tensor
 from cookfire.metrics._moments import add_moments, add_sum, moments_state
 from cookfire.metrics._pairs import PairMetric, check_column, sum_of_squares
 from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import need_pair
 
 
 class Errors(PairMetric):
@@ -27,7 +28,7 @@ class Errors(PairMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         self._leave_others()
         wanted = self._store.wanted
         if "moments" in wanted:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cookfire.metrics._pairs import PairMetric, SumOverPairs, to_precise
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import need_tensors
+from cookfire.metrics._values import need_pair, need_tensors
 
 
 class _Distributions(PairMetric):
@@ -58,7 +58,8 @@ class Entropy(_Distributions):
 
     def update(self, output: Sequence[Any]) -> None:
         """Add a batch."""
-        logarithms = self._log_probabilities(output[0])
+        y_pred, _ = need_pair(type(self).__name__, output)
+        logarithms = self._log_probabilities(y_pred)
         self.accumulate(
             total=_sum_entropies(logarithms.exp(), logarithms), count=_positions(logarithms)
         )
@@ -91,7 +92,8 @@ class MutualInformation(Entropy):
 
     def update(self, output: Sequence[Any]) -> None:
         """Add a batch."""
-        logarithms = self._log_probabilities(output[0])
+        y_pred, _ = need_pair(type(self).__name__, output)
+        logarithms = self._log_probabilities(y_pred)
         probabilities = logarithms.exp()
         self.accumulate(
             total=_sum_entropies(probabilities, logarithms),
@@ -114,7 +116,7 @@ class MutualInformation(Entropy):
 class _Divergence(_Distributions, SumOverPairs):
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         need_tensors(type(self).__name__, y_pred, y)
         if y_pred.shape != y.shape:
             raise ValueError(

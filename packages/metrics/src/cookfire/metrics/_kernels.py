@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._pairs import median, to_precise
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_pair, need_tensors, same
 from cookfire.metrics.metric import Metric
 
 
@@ -29,7 +29,7 @@ class _MeanOverBatches(Metric):
 
     def _samples(self, output: Sequence[Tensor], names: tuple[str, str]) -> list[Tensor]:
         owner = type(self).__name__
-        x, y = output
+        x, y = need_pair(owner, output, ", ".join(names))
         need_tensors(owner, x, y)
         if min(x.ndim, y.ndim) < 2 or len(x) != len(y):
             raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, same
 from cookfire.metrics.metric import Metric
 
 
@@ -26,7 +26,9 @@ class Loss(Metric):
         skip_unrolling: see :class:`~cookfire.metrics.Metric`.
 
     Raises:
-        ValueError: by ``update``, ``loss_fn`` returned no mean.
+        TypeError: ``loss_fn`` can't be called; by ``update``, it returned no tensor.
+        ValueError: ``loss_fn`` has ``reduction="sum"`` and is to be weighted by ``len``; by
+            ``update``, it returned no mean.
 
     Example:
         >>> metric = Loss(torch.nn.functional.mse_loss)
@@ -48,18 +50,29 @@ class Loss(Metric):
         device: str | torch.device | None = None,
         skip_unrolling: bool = False,
     ) -> None:
+        if not callable(loss_fn):
+            raise TypeError(f"loss_fn must be callable, got {loss_fn!r}")
+        if getattr(loss_fn, "reduction", None) == "sum" and batch_size is len:
+            raise ValueError(
+                "loss_fn must return the mean over the batch, this one has reduction='sum': leave "
+                "that out; or, for the mean over batches of their sums, set batch_size=lambda y: 1"
+            )
         self._loss_fn = loss_fn
         self._batch_size = batch_size
         super().__init__(output_transform, device, skip_unrolling)
 
     def update(self, output: Sequence[Any]) -> None:
         """Add a batch's loss."""
-        y_pred, y, *rest = output
+        if not isinstance(output, tuple | list) or len(output) != 3:
+            output = *need_pair(type(self).__name__, output), {}
+        y_pred, y, kwargs = output
         count = self._batch_size(y)
         if not count:
             return  # the mean over nothing is not a number
-        kwargs = rest[0] if rest else {}
-        loss = self._loss_fn(y_pred, y, **kwargs).detach()
+        loss = self._loss_fn(y_pred, y, **kwargs)
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"loss_fn must return a tensor, got {type(loss).__name__} {loss!r}")
+        loss = loss.detach()
         if loss.ndim > 0:
             raise ValueError(
                 f"loss_fn must return the mean over the batch, a tensor without dimensions; got "

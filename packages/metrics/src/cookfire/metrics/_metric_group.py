@@ -39,6 +39,10 @@ class MetricGroup(Metric):
         output_transform: Callable[[Any], Any] = same,
         skip_unrolling: bool = False,
     ) -> None:
+        if not isinstance(metrics, Mapping):
+            raise TypeError(
+                f"metrics must be a mapping of names to metrics, got {type(metrics).__name__}"
+            )
         self.metrics = {name: adapt(metric) for name, metric in metrics.items()}
         super().__init__(output_transform, skip_unrolling=skip_unrolling)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._class_counts import ClassCounts
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_whole, same
 
 
 class MultiLabelConfusionMatrix(ClassCounts):
@@ -48,6 +48,7 @@ class MultiLabelConfusionMatrix(ClassCounts):
         check: bool = False,
         ignore_index: int | None = None,
     ) -> None:
+        need_whole("num_classes", num_classes)
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes

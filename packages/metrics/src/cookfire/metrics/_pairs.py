@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
-from cookfire.metrics._values import need_tensors
+from cookfire.metrics._values import need_pair, need_tensors
 from cookfire.metrics.metric import Metric
 
 _FEW = 4096
@@ -129,7 +129,7 @@ class SumOverPairs(PairMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         self.accumulate(total=self._sum(y_pred, y), count=y.shape[0])
 
     def compute(self) -> float | Tensor:

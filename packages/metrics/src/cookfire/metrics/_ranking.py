@@ -12,7 +12,7 @@ from torch import Tensor
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics._classification import Task, TaskState, find_task
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_pair, need_tensors, need_whole, same
 from cookfire.metrics.metric import Metric
 
 Mean = Literal["macro", "micro", "weighted"] | None
@@ -98,12 +98,14 @@ class RankedHistory(Metric):
     ) -> None:
         self._is_multilabel = is_multilabel
         """None: if the shapes are equal and there is more than one column."""
+        if ignore_index is not None:
+            need_whole("ignore_index", ignore_index)
         self._ignore_index = ignore_index
         super().__init__(output_transform, device, skip_unrolling)
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         need_tensors(type(self).__name__, y_pred, y)
         is_multilabel = self._is_multilabel
         if is_multilabel is None:

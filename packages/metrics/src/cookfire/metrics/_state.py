@@ -249,7 +249,7 @@ class MetricState:
             return old + new
         added = self._adopt(new, metric)
         if old is None:
-            return added
+            return _own(added, new)
         if isinstance(old, Compensated) or isinstance(added, Compensated):
             return self._add_compensated(old, added)
         assert not isinstance(old, list | Pieces)
@@ -276,7 +276,7 @@ class MetricState:
     def _extreme(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
         value = self._adopt(new, metric)
         if old is None:
-            return value
+            return _own(value, new)
         if isinstance(old, int | float) and isinstance(value, int | float):
             return min(old, value) if self.reduction == "min" else max(old, value)
         left, right = self.to_tensor(old, metric), self.to_tensor(value, metric)
@@ -287,7 +287,7 @@ class MetricState:
     def _merge(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
         value = self._adopt(new, metric)
         if old is None:
-            return value
+            return _own(value, new)
         assert callable(self.reduction)
         left, right = self.to_tensor(old, metric), self.to_tensor(value, metric)
         return self.reduction(torch.stack([left.to(right.device), right]))
@@ -295,7 +295,7 @@ class MetricState:
     def _agree(self, old: Value, new: Tensor | float, metric: Metric) -> Value:
         value = self._adopt(new, metric)
         if old is None:
-            return value
+            return _own(value, new)
         if isinstance(old, int | float) and isinstance(value, int | float):
             agree = old == value
         else:
@@ -342,6 +342,16 @@ class MetricState:
                 f"{self._of(metric)} has the shape {tuple(old.shape)}, got "
                 f"{tuple(new.shape)}: updates must agree; reset() begins afresh"
             )
+
+
+def _own(value: Value, given: Tensor | float) -> Value:
+    """Return a first value that shares no memory with what was given: that may be written into."""
+    if not isinstance(value, Tensor):
+        return value
+    is_converted = isinstance(given, Tensor) and (
+        given.dtype is not value.dtype or given.device != value.device
+    )
+    return value if is_converted else value.clone()
 
 
 @dataclass

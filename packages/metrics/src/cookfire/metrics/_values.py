@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any
 
 import torch
@@ -16,12 +16,15 @@ def same(output: Any) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """Return Python numbers for scalars, and tensors on the CPU, also within containers."""
+    """Return Python numbers for scalars, and fresh tensors on the CPU, also within containers."""
     if type(value) in (int, float):
         return value
     if isinstance(value, Tensor):
         value = value.detach()
-        return value.item() if value.ndim == 0 else value.cpu()
+        if value.ndim == 0:
+            return value.item()
+        # Always a copy: a state that is its own result is not to be written into.
+        return value.clone() if value.is_cpu else value.cpu()
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):
@@ -29,13 +32,47 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def need_pair(owner: str, output: Any, names: str = "y_pred, y") -> Any:
+    """Return an output that is a tuple or a list of two, or of as many as there are names.
+
+    A tensor is none: unpacked, two examples would pass for predictions and targets.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it has another length.
+    """
+    number = names.count(",") + 1
+    if isinstance(output, tuple | list):
+        if len(output) == number:
+            return output
+        found = f"{len(output)} items"
+        error: type[Exception] = ValueError
+    else:
+        shape = f" of the shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
+        found = f"{type(output).__name__}{shape or ' ' + _shorten(repr(output))}"
+        error = TypeError
+    raise error(f"{owner}: expected a tuple ({names}), got {found}: make it by output_transform")
+
+
+def need_whole(name: str, value: object) -> None:
+    """Raise TypeError unless a setting is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"{name} must be a whole number, got {type(value).__name__} {_shorten(repr(value))}"
+        )
+
+
 def need_tensors(owner: str, *values: Any) -> None:
-    """Raise TypeError unless all are tensors."""
+    """Raise TypeError unless all are dense tensors."""
     for value in values:
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"{owner}: expected tensors, got {type(value).__name__} {_shorten(repr(value))}: "
                 "make one of it by torch.as_tensor"
+            )
+        if value.layout is not torch.strided:
+            raise TypeError(
+                f"{owner}: expected dense tensors, got {value.layout}: convert it by to_dense()"
             )
 
 

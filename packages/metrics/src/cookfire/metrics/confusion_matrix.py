@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._class_counts import ClassCounts
 from cookfire.metrics._metrics_lambda import MetricsLambda
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_whole, same
 
 __all__ = [
     "ConfusionMatrix",
@@ -30,7 +30,8 @@ _AVERAGES = (None, "samples", "recall", "precision")
 class ConfusionMatrix(ClassCounts):
     """How often each class was taken for each: rows are targets, columns are predictions.
 
-    Targets that are no class (such as 255 for pixels to ignore) are left out of the matrix.
+    Targets that are no class (such as 255 for pixels to ignore) are left out of the matrix; those
+    that are not whole are reported by ``compute``.
 
     Args:
         num_classes: how many classes there are, at least 2.
@@ -44,6 +45,7 @@ class ConfusionMatrix(ClassCounts):
         ignore_index: targets of this value are left out, also where it is a class.
 
     Raises:
+        TypeError: ``num_classes`` or ``ignore_index`` is no whole number.
         ValueError: fewer than 2 classes, or an unknown ``average``; by ``update``, shapes that
             don't fit.
 
@@ -65,6 +67,7 @@ class ConfusionMatrix(ClassCounts):
         *,
         ignore_index: int | None = None,
     ) -> None:
+        need_whole("num_classes", num_classes)
         if num_classes < 2:
             raise ValueError(
                 f"num_classes must be at least 2, got {num_classes}; of binary scores p, "

@@ -11,7 +11,7 @@ from torch import Tensor
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics._accuracy import Accuracy
 from cookfire.metrics._class_counts import ClassCounts
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_pair, need_tensors, same
 from cookfire.metrics.metric import Metric
 
 __all__ = [
@@ -121,7 +121,7 @@ class SubgroupMetric(Metric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Update each group's metric with its examples."""
-        y_pred, y, labels = output
+        y_pred, y, labels = need_pair(type(self).__name__, output, "y_pred, y, group_labels")
         need_tensors(type(self).__name__, y_pred, y, labels)
         # All groups' metrics transform alike.
         y_pred, y = self._metrics[0]._transform((y_pred, y))

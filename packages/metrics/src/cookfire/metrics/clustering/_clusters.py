@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cookfire.metrics._epoch_metric import EpochMetric
 from cookfire.metrics._pairs import to_precise
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_pair, need_tensors, same
 
 ELEMENTS_AT_ONCE = 2**22
 """Of what is worked out for a block of samples."""
@@ -61,7 +61,7 @@ class ClusteringMetric(EpochMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch."""
-        features, labels = output
+        features, labels = need_pair(type(self).__name__, output)
         owner = type(self).__name__
         need_tensors(owner, features, labels)
         if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels):

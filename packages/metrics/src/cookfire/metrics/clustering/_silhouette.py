@@ -104,6 +104,7 @@ class SilhouetteScore(ClusteringMetric):
             within = sums.gather(1, own) / others
             between = (sums / sizes).scatter(1, own, torch.inf).amin(1, keepdim=True)
             # Where both are 0, and for a cluster of one, the silhouette is 0.
-            widths = (between - within) / torch.maximum(within, between)
-            total += widths.masked_fill(sizes[own] == 1, 0).nan_to_num(0).sum()
+            largest = torch.maximum(within, between)
+            widths = (between - within) / largest
+            total += widths.masked_fill((sizes[own] == 1) | (largest == 0), 0).sum()
         return total / len(labels)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import need_pair
 from cookfire.metrics.gan._features import FeatureMetric
 
 
@@ -67,7 +68,10 @@ class FID(FeatureMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch of each kind."""
-        first, second = (self._extract(images) for images in output)
+        first, second = (
+            self._extract(images)
+            for images in need_pair(type(self).__name__, output, "images, images")
+        )
         self.accumulate(
             first_sum=first.sum(0),
             first_products=first.T @ first,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, same
 from cookfire.metrics.metric import Metric
 from cookfire.metrics.nlp._sequences import edit_distance
 
@@ -51,9 +51,8 @@ class CharacterErrorRate(Metric):
 
     def update(self, output: Sequence[Any]) -> None:
         """Count a batch's errors."""
-        y_pred, y = (
-            _strings(name, text) for name, text in zip(("y_pred", "y"), output, strict=True)
-        )
+        y_pred, y = need_pair(type(self).__name__, output)
+        y_pred, y = _strings("y_pred", y_pred), _strings("y", y)
         if len(y_pred) != len(y):
             raise ValueError(
                 f"CharacterErrorRate: got {len(y_pred)} texts in y_pred and {len(y)} in y; "

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from cookfire.metrics._classification import find_task
 from cookfire.metrics._counting import check_no_class, raises_at_once, to_indices
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_pair, need_tensors, same
 from cookfire.metrics.metric import Metric
 
 
@@ -59,7 +59,7 @@ class Perplexity(Metric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add up a batch's log-likelihoods."""
-        scores, y = output
+        scores, y = need_pair(type(self).__name__, output)
         need_tensors("Perplexity", scores, y)
         if scores.ndim < 2 or (scores.shape[0], *scores.shape[2:]) != y.shape:
             is_transposed = scores.ndim == 3 and scores.shape[:2] == y.shape

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from cookfire.metrics._values import need_pair
+
 Tokens = Sequence[Hashable]
 
 
@@ -63,7 +65,7 @@ def pair_up(owner: str, output: Sequence[Any]) -> list[tuple[Tokens, list[Tokens
         ValueError: there are not as many lists of references as candidates, or one is empty.
         TypeError: a text is a string in place of tokens.
     """
-    candidates, references = output
+    candidates, references = need_pair(owner, output, "candidates, references")
     if len(candidates) != len(references):
         raise ValueError(
             f"{owner}: got {len(candidates)} candidates and references for {len(references)}: "

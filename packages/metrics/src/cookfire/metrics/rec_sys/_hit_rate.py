@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, same
 from cookfire.metrics.metric import Metric
 from cookfire.metrics.rec_sys._input import check_shapes, sort_ks
 
@@ -58,7 +58,7 @@ class HitRate(Metric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Count a batch's users and hits."""
-        scores, y = output
+        scores, y = need_pair(type(self).__name__, output)
         check_shapes("HitRate", scores, y)
         relevant = y > 0
         served = relevant.any(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, same
 from cookfire.metrics.metric import Metric
 from cookfire.metrics.rec_sys._input import check_shapes, sort_ks
 
@@ -79,7 +79,7 @@ class NDCG(Metric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add up a batch's gains."""
-        scores, y = output
+        scores, y = need_pair(type(self).__name__, output)
         check_shapes("NDCG", scores, y)
         relevant = y >= self.relevance_threshold
         served = relevant.any(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cookfire.metrics._errors import Errors
 from cookfire.metrics._moments import add_moments, central_moments, moments_state
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, same
 from cookfire.metrics.regression._column import ColumnMetric
 
 
@@ -88,7 +88,7 @@ class PearsonCorrelation(ColumnMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Take in a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         values = torch.stack(self._pair(y_pred, y))
         self.accumulate(count=len(y))
         add_moments(self, "moments", values)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cookfire.engine.exceptions import NotComputableError
 from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import need_pair
 from cookfire.metrics.regression._column import ColumnMetric, SumOverColumn, ratio
 
 
@@ -108,7 +109,7 @@ class RelativeToTargets(SumOverColumn):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         total = self._sum(y_pred, y)
         self.accumulate(total=total, count=len(y), zeros=y.numel() - torch.count_nonzero(y))
 
@@ -180,7 +181,7 @@ class MaximumAbsoluteError(ColumnMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Take in a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         errors = self._absolute(y_pred, y)
         if len(y) > 0:
             self.accumulate(largest=errors.max(), count=len(y))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cookfire.metrics._pairs import median
 from cookfire.metrics._state import MetricState
+from cookfire.metrics._values import need_pair
 from cookfire.metrics.regression._column import ColumnMetric, SumOverColumn
 
 
@@ -21,7 +22,7 @@ class MedianOfErrors(ColumnMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch's errors."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         self.accumulate(errors=self._errors(y_pred, y))
 
     def compute(self) -> Any:
@@ -90,7 +91,7 @@ class MedianRelativeAbsoluteError(ColumnMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch's errors and targets."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         errors = self._absolute(y_pred, y)
         self.accumulate(errors=errors, targets=self._pair(y_pred, y)[1])
 
@@ -123,7 +124,7 @@ class GeometricMeanRelativeAbsoluteError(SumOverColumn):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Add a batch's errors, and keep its targets."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         total = self._sum(y_pred, y)
         self.accumulate(total=total, count=len(y), targets=self._pair(y_pred, y)[1])
 

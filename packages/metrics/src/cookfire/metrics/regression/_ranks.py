@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._epoch_metric import EpochMetric
 from cookfire.metrics._pairs import check_column, to_precise
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_pair, same
 
 
 class RankCorrelation(EpochMetric):
@@ -28,7 +28,7 @@ class RankCorrelation(EpochMetric):
 
     def update(self, output: Sequence[Tensor]) -> None:
         """Keep a batch."""
-        y_pred, y = output
+        y_pred, y = need_pair(type(self).__name__, output)
         owner = type(self).__name__
         check_column(owner, y_pred, y)
         if len(y_pred) != len(y):

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from cookfire.metrics._state import WITHOUT_FLOAT64
+from cookfire.metrics._values import need_pair
 
 Image = Mapping[str, Tensor]
 
@@ -70,7 +71,7 @@ def check_images(owner: str, output: Sequence[Any]) -> tuple[Sequence[Image], Se
         TypeError: not two lists of mappings.
         ValueError: lists of different lengths, missing keys, shapes that don't fit.
     """
-    y_pred, y = output
+    y_pred, y = need_pair(owner, output)
     keys = {"y_pred": ("bbox", "scores", "labels"), "y": ("bbox", "labels")}
     for name, images in (("y_pred", y_pred), ("y", y)):
         if not isinstance(images, tuple | list):
