@@ -85,7 +85,7 @@ def update(text: str, keep: set[str]) -> None:
             lock.write_text(export(lock))
         pin(shared())
         uv("lock")
-    except BaseException:
+    except BaseException:  # to undo, and raise again
         PYPROJECT.write_text(text)
         raise
 

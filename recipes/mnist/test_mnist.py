@@ -1,21 +1,14 @@
-"""A ladder: one step, one epoch, a killed run, two processes, plain PyTorch, the command line.
-
-The data are made here: ten patterns with noise, in MNIST's files. A fork keeps these tests.
-"""
+"""A ladder: one step, one epoch, a killed run, two processes, plain PyTorch, the command line."""
 
 from __future__ import annotations
 
 import ast
-import csv
 import json
 import math
-import multiprocessing
 import os
 import signal
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -25,86 +18,24 @@ import torch
 import torch.distributed as dist
 import yaml
 from matplotlib import rc_context
-from torch import Tensor
-from torchvision.datasets import MNIST
 
 from cookfire.engine import Engine, Events
 from cookfire.handlers import recipe
 
-from . import data, evaluate, train, train_plain
+from . import evaluate, train, train_plain
 from .config import Config
-from .model import Net
-
-HERE = Path(__file__).resolve().parent
-PROFILES = recipe.profiles(HERE / "params.yaml")
-TRAINING, VALIDATION = 330, 90  # images: ten steps of 32, and two evaluation steps of 64
-CONFIG = replace(
-    recipe.load(HERE / "params.yaml", "tiny", Config),
-    epochs=3,
-    batch_size=32,
-    validation_batch_size=64,
-    lr=0.1,
-    mlflow=False,
+from .conftest import (
+    CONFIG,
+    HERE,
+    PROFILES,
+    TRAINING,
+    VALIDATION,
+    curves,
+    in_processes,
+    outs,
+    run_in,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    generator = torch.Generator().manual_seed(0)
-    patterns = torch.randint(0, 200, (10, 4, 4), generator=generator)
-    for split, size in (("train", TRAINING), ("t10k", VALIDATION)):
-        labels = torch.arange(size) % 10
-        images = patterns[labels].repeat_interleave(7, dim=1).repeat_interleave(7, dim=2)
-        images = images + torch.randint(0, 56, images.shape, generator=generator)
-        write_idx(folder, f"{split}-images-idx3-ubyte", images)
-        write_idx(folder, f"{split}-labels-idx1-ubyte", labels)
-    return folder
-
-
-def write_idx(folder: Path, name: str, values: Tensor) -> None:
-    path = folder / "MNIST" / "raw" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    path.write_bytes(header + values.to(torch.uint8).numpy().tobytes())
-
-
-def run_in(out: Path, digits: Path, *, resumable: bool = False) -> recipe.Run:
-    states = out / "states" if resumable else None
-    if states is not None:
-        states.mkdir(parents=True, exist_ok=True)
-    return recipe.Run(
-        "tiny", outputs=out / "outs", logs=out / "logs", data=digits, states=states, save_every=4
-    )
-
-
-def outs(out: Path) -> dict[str, bytes]:
-    """Return what a training hands to DVC."""
-    return {
-        name: (out / "outs" / name).read_bytes() for name in ("model.pt", "best.pt", "curves.tsv")
-    }
-
-
-def curves(out: Path) -> list[dict[str, float]]:
-    with (out / "outs" / "curves.tsv").open() as file:
-        rows = csv.DictReader(file, delimiter="\t")
-        return [{name: float(value) for name, value in row.items()} for row in rows]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    out = tmp_path_factory.mktemp("trained")
-    torch.set_num_threads(1)
-    train.train(CONFIG, run_in(out, digits))
-    return out
+from .model import Net
 
 
 def test_one_step_moves_every_weight(tmp_path: Path, digits: Path) -> None:
@@ -144,21 +75,6 @@ def test_plain_pytorch_gives_the_same_bits(tmp_path: Path, digits: Path, trained
 
 
 # Processes
-
-
-def in_processes(number: int, function: Callable[..., object], *args: object) -> list[int | None]:
-    """Run ``function(rank, *args)`` in fresh processes; return their exit codes."""
-    context = multiprocessing.get_context("forkserver")
-    # The fork server imports these once, for all tests.
-    context.set_forkserver_preload([train.__name__])
-    processes = [context.Process(target=function, args=(rank, *args)) for rank in range(number)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        process.kill()
-        process.join()
-    return [process.exitcode for process in processes]
 
 
 def train_until_killed(_: int, config: Config, run: recipe.Run, iteration: int) -> None:
@@ -256,95 +172,6 @@ def test_an_evaluation_writes_equal_bytes_each_time_whatever_the_user_s_style(
 def test_evaluating_what_was_not_trained_says_so(tmp_path: Path, digits: Path) -> None:
     with pytest.raises(recipe.RecipeError, match=r"best\.pt: no such file; train 'tiny' first"):
         evaluate.evaluate(CONFIG, run_in(tmp_path, digits))
-
-
-# Data
-
-
-def test_the_order_of_batches_depends_on_the_seed_and_the_epoch_alone(digits: Path) -> None:
-    def labels(seed: int, epochs: int) -> list[list[int]]:
-        loader = data.load(replace(CONFIG, seed=seed), digits).training
-        return [[label for _, y in loader for label in y.tolist()] for _ in range(epochs)]
-
-    first, second = labels(0, 2)
-    assert [first, second] == labels(0, 2)
-    assert first != second
-    assert first != labels(1, 1)[0]
-    assert len(first) == TRAINING // CONFIG.batch_size * CONFIG.batch_size
-
-
-def test_batches_are_normalised_to_mean_zero_and_variance_one_of_mnist() -> None:
-    pixels = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1)
-    x, y = data.prepare_batch((pixels, torch.tensor([1, 2])))
-    expected = torch.tensor([-0.1307 / 0.3081, (1 - 0.1307) / 0.3081]).reshape(2, 1, 1, 1)
-    torch.testing.assert_close(x, expected)
-    assert y.tolist() == [1, 2]
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-5])
-
-
-def scribble(path: Path) -> None:
-    path.write_bytes(b"<html>503 Service Unavailable</html>")
-
-
-IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
-
-
-@pytest.mark.parametrize(
-    ("name", "spoil", "message"),
-    [
-        (IMAGES, Path.unlink, "no such file; --data takes a folder with MNIST/raw"),
-        (IMAGES, truncate, "damaged or cut short: 258,731 bytes, its header says 258,736; fetch"),
-        (LABELS, truncate, "damaged or cut short: 333 bytes, its header says 338; fetch it again"),
-        (IMAGES, scribble, "no IDX file of bytes in 3 dimensions; fetch it again"),
-        (IMAGES, lambda path: path.write_bytes(b""), "no IDX file of bytes in 3 dimensions"),
-        (LABELS, lambda path: path.write_bytes(b"\0\0\10\1\0"), "damaged .*5 bytes, its header"),
-    ],
-)
-def test_a_file_that_is_missing_or_damaged_is_one_clear_line(
-    tmp_path: Path, digits: Path, name: str, spoil: Callable[[Path], object], message: str
-) -> None:
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for path in (digits / "MNIST" / "raw").iterdir():
-        (raw / path.name).write_bytes(path.read_bytes())
-    spoil(raw / name)
-    with pytest.raises(recipe.RecipeError, match=f"{name}: {message}") as caught:
-        data.load(CONFIG, tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        ((40, 28, 28), torch.zeros(39), "40 images, but train-labels-idx1-ubyte has 39 labels"),
-        ((40, 32, 32), torch.zeros(40), "images of 32x32, expected 28x28"),
-        ((40, 28, 28), torch.full((40,), 10), "label 10, expected 0 to 9"),
-        ((0, 28, 28), torch.zeros(0), "no images in it"),
-        ((31, 28, 28), torch.zeros(31), "31 training images, fewer than a batch of 32"),
-    ],
-)
-def test_files_that_do_not_belong_together_are_one_clear_line(
-    tmp_path: Path, digits: Path, images: tuple[int, ...], labels: Tensor, message: str
-) -> None:
-    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
-        path = tmp_path / "MNIST" / "raw" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((digits / "MNIST" / "raw" / name).read_bytes())
-    write_idx(tmp_path, IMAGES, torch.zeros(images))
-    write_idx(tmp_path, LABELS, labels)
-    with pytest.raises(recipe.RecipeError, match=message):
-        data.load(CONFIG, tmp_path)
-
-
-def test_the_digits_read_are_those_that_torchvision_reads(digits: Path) -> None:
-    for split in ("train", "t10k"):
-        read, expected = data.read(digits, split), MNIST(digits, train=split == "train")
-        assert torch.equal(read.images, expected.data)
-        assert torch.equal(read.labels, expected.targets)
-        assert (read.images.dtype, read.labels.dtype) == (torch.uint8, torch.int64)
 
 
 # The pipeline

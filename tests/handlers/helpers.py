@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cookfire.engine import Engine
@@ -55,3 +56,16 @@ class Memory(BaseSaveHandler):
         """Drop it."""
         self.calls.append(("remove", filename))
         del self.files[filename]
+
+
+def classification() -> tuple[list[Any], list[Any], nn.Module]:
+    """Return data to train on and to validate with, and a model: those of the introduction."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        [torch.rand(2, 4, generator=generator), torch.randint(0, 5, (2,), generator=generator)]
+        for _ in range(20)
+    ]
+    net = nn.Linear(4, 5)
+    with torch.no_grad():
+        net.weight.copy_(torch.rand(5, 4, generator=generator))
+    return batches[:10], batches[10:], net

@@ -190,9 +190,11 @@ def test_memory_of_numpy_seen_through_a_shorter_and_a_longer_array_is_copied_who
 
 def test_functions_and_model_checkpoints_save_in_the_background_too(tmp_path: Path) -> None:
     seen: list[Any] = []
-    function = lambda checkpoint, filename, metadata: seen.append(  # noqa: E731
-        (filename, metadata["priority"], threading.current_thread() is threading.main_thread())
-    )
+
+    def function(checkpoint: Any, filename: str, metadata: Any) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        seen.append((filename, metadata["priority"], is_main))
+
     checkpoint = Checkpoint({"model": model()}, function, background=True)
     checkpoint(engine_at(7))
     checkpoint.wait()

@@ -243,6 +243,7 @@ def test_a_function_is_called_as_its_signature_says() -> None:
         ({"filename_pattern": ""}, ValueError, "filename_pattern is empty"),
         ({"filename_pattern": 3}, ValueError, "filename_pattern 3: expected str"),
         ({"filename_pattern": "{name"}, ValueError, r"'{name': expected '}'.*such as '{name}"),
+        ({"filename_pattern": "../{name}.pt"}, ValueError, "has a slash; it names a file"),
         ({"score_function": 3}, TypeError, "score_function must be a function, got int"),
         ({"global_step_transform": 3}, TypeError, "global_step_transform must be a function"),
         ({"filename_pattern": "{nme}.pt"}, ValueError, "unknown field 'nme'; the fields are"),

@@ -74,6 +74,21 @@ def test_one_scheduler_is_not_used_twice_in_a_combination() -> None:
         ParamGroupScheduler([cosine, cosine])
 
 
+def test_two_schedulers_of_a_combination_do_not_write_the_same_parameter() -> None:
+    of = SGD([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)]}], lr=0.1)
+    every, first, second, third = (
+        CosineAnnealingScheduler(of, "lr", 0.1, 0.0, 10, param_group_index=index)
+        for index in (None, 0, 1, 1)
+    )
+    momentum = LambdaScheduler(of, "momentum", lambda _: 0.9)
+    ParamGroupScheduler([first, second, momentum])
+    with pytest.raises(ValueError, match="two of them write 'lr' of the same parameter group"):
+        ParamGroupScheduler([momentum, every, second])
+    with pytest.raises(ValueError, match="two of them write 'lr' of the same parameter group"):
+        ParamGroupScheduler([first, ConcatScheduler([second, third], [5]), every])
+    ParamGroupScheduler([first, ConcatScheduler([second, third], [5])])
+
+
 def test_outputs_are_not_stored_over_the_states_own_attributes() -> None:
     with pytest.raises(ValueError, match="'iteration': engine.state's own attribute"):
         EpochOutputStore().attach(Engine(lambda *_: None), "iteration")

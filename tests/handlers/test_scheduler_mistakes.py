@@ -51,6 +51,8 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "at least 2 steps, its first and its last", lambda: (
         ours.create_lr_scheduler_with_warmup(lr_scheduler.StepLR(optimizer(), 1), 0.0, 1))),
     (TypeError, "lambda_obj must be a function", lambda: our_state.LambdaStateScheduler(1, "x")),
+    (ValueError, "'iteration': engine.state's own attribute",
+     lambda: our_state.LambdaStateScheduler(abs, "iteration")),
     (ValueError, "the state lacks 'history'", lambda: ours.PiecewiseLinear(
         optimizer(), "lr", [(0, 1.0)]).load_state_dict({"event_index": 3})),
     (ValueError, "of 1 schedulers, here are 2", lambda: schedulers(

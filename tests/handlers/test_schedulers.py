@@ -288,8 +288,9 @@ def test_simulations_and_drawings_leave_schedulers_as_they_were(
         4, schedulers=[line, decay], durations=[2], param_names=["lr", "momentum"]
     )
     assert rows == [[0, 0, 0.9], [1, 0.5, 0.9], [2, 0.1, 0.9], [3, 0.05, 0.9]]
-    rows = ours.ParamGroupScheduler.simulate_values(2, [line, decay])
-    assert rows == [[0, 0.0, 0.0], [1, 0.25, 0.25]]  # of one lr: as the last one left it
+    momentum = ours.PiecewiseLinear(sgd, "momentum", [(0, 0.0), (2, 1.0)])
+    rows = ours.ParamGroupScheduler.simulate_values(2, [momentum, decay])
+    assert rows == [[0, 0.0, 0.1], [1, 0.5, 0.05]]
     assert (line.event_index, decay.event_index, sgd.param_groups[0]["lr"]) == (0, 0, 0.1)
     kwargs = GROUPS["cosine"][1]
     axes = ours.CosineAnnealingScheduler.plot_values(10, **kwargs)

@@ -1,5 +1,6 @@
 import re
 import sys
+import threading
 import warnings
 
 import matplotlib
@@ -314,6 +315,7 @@ def test_a_writer_that_failed_is_replaced_when_the_disk_has_room_again(tmp_path,
 
     monkeypatch.setattr(_delivery, "SECONDS", 0.0)
     monkeypatch.setattr(_delivery, "SHARE", 0.0)
+    others = set(threading.enumerate())
     logger = TensorboardLogger(tmp_path)
     logger.log_metrics({"loss": 1.0}, 1)
     logger.writer.flush()
@@ -326,6 +328,8 @@ def test_a_writer_that_failed_is_replaced_when_the_disk_has_room_again(tmp_path,
     with saying() as said:
         while logger._writer is not None:  # the file is written by a thread
             logger.log_metrics({"loss": 2.0}, 2)
+    for thread in set(threading.enumerate()) - others:
+        thread.join()  # its error is this test's, not the next one's
     assert "No space left on device" in said[0]
     monkeypatch.setattr(RecordWriter, "write", write)
     logger.log_metrics({"loss": 3.0}, 3)

@@ -156,7 +156,7 @@ def join(name: str, backend: Backend, kwargs: dict[str, Any]) -> None:
         dist.init_process_group(
             name, store=HashStore(), rank=place.rank, world_size=place.world_size
         )
-    except BaseException:
+    except BaseException:  # to undo, and raise again
         backend.finalize()
         raise
 

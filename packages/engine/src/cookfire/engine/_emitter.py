@@ -223,7 +223,7 @@ class Emitter:
                 if item.filter is None or item.filter.is_due(self, count):
                     try:
                         item.call(self, (), named)
-                    except BaseException as error:
+                    except BaseException as error:  # raised again, with where
                         item.explain(error, self)
                         raise
             return

@@ -206,7 +206,7 @@ class Engine(Progress):
         """Run to the end; tell whether an error was handled on the way."""
         try:
             _loop.run_epochs(self)
-        except BaseException as error:
+        except BaseException as error:  # handlers hear of all that ends a run
             if not self._position.pending:
                 # The data may have raised: what it gave before is no walk to go on with.
                 self._position.forget_walk()
@@ -230,7 +230,7 @@ class Engine(Progress):
                 continue
             try:
                 item.call(self, (error,), {})
-            except BaseException as raised:
+            except BaseException as raised:  # what a handler raises replaces it
                 if raised is not error:
                     item.explain(raised, self)
                     other = other or raised

@@ -101,7 +101,7 @@ class Dispatch:
             try:
                 for call in calls:
                     call(engine)
-            except BaseException as error:
+            except BaseException as error:  # raised again, with where
                 self.explain(error, engine, calls)
                 raise
             return
@@ -109,7 +109,7 @@ class Dispatch:
             try:
                 if item.filter is None or item.filter.is_due(engine, count):
                     call(engine)
-            except BaseException as error:
+            except BaseException as error:  # raised again, with where
                 item.explain(error, engine)
                 raise
         self.due = self._next_due(count + 1)

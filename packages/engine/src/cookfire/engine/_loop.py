@@ -152,7 +152,7 @@ def iterate(engine: Engine, batches: Iterator[Any], last: int | None) -> None:
                 return
         try:
             state.output = step(engine, batch)
-        except BaseException as error:
+        except BaseException as error:  # raised again, with where
             engine._position.put_back(batch, counted=True)
             error.add_note(
                 f"raised by the step {describe(step)} (epoch {state.epoch}, iteration {iteration})"
@@ -173,7 +173,7 @@ def iterate(engine: Engine, batches: Iterator[Any], last: int | None) -> None:
                 try:
                     for call in calls:
                         call(engine)
-                except BaseException as error:
+                except BaseException as error:  # raised again, with where
                     completed.explain(error, engine, calls)
                     raise
         if fetching is not None:

@@ -89,7 +89,7 @@ class Position:
         """Put ``batch`` back if the block raises."""
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever ends it, no batch is lost
             self.put_back(batch, counted=counted)
             raise
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from numbers import Integral
 
-__all__ = ["check_above_zero", "check_whole"]
+from cookfire.engine import State
+
+__all__ = ["check_above_zero", "check_free_in_state", "check_whole"]
 
 
 def check_whole(name: str, value: object, unit: str) -> None:
@@ -27,3 +29,11 @@ def check_above_zero(name: str, value: object, unit: str = "") -> None:
         raise TypeError(f"{name} must be a number{unit and f' of {unit}'}, got {value!r}")
     if not value > 0:
         raise ValueError(f"{name} must be above 0{unit and f' {unit}'}, got {value!r}")
+
+
+def check_free_in_state(argument: str, name: str) -> None:
+    """Raise ValueError where ``name`` is an attribute that every ``engine.state`` has."""
+    if hasattr(State(), name):
+        raise ValueError(
+            f"{argument} {name!r}: engine.state's own attribute would be overwritten; give another"
+        )

@@ -31,7 +31,8 @@ class ParamGroupScheduler(BaseParamScheduler):
 
     Raises:
         TypeError: what is given are no schedulers of optimizers.
-        ValueError: there is no scheduler, or there is not one name for each.
+        ValueError: there is no scheduler, or there is not one name for each; two write the same
+            parameter of the same group.
 
     Example:
         >>> scheduler = ParamGroupScheduler([
@@ -56,6 +57,15 @@ class ParamGroupScheduler(BaseParamScheduler):
             raise ValueError(
                 f"names: expected one for each of {len(schedulers)} schedulers, got {names}"
             )
+        written: set[tuple[int, str]] = set()
+        for scheduler in schedulers:
+            if twice := written & _written_by(scheduler):
+                raise ValueError(
+                    f"schedulers: two of them write {min(name for _, name in twice)!r} of the same "
+                    "parameter group, and only the last would count; ConcatScheduler puts one "
+                    "after the other"
+                )
+            written |= _written_by(scheduler)
         super().__init__(names[0], save_history)
         self.schedulers = schedulers
         self.names = names
@@ -341,6 +351,13 @@ def _check_schedulers(schedulers: Sequence[Any], at_least: int) -> None:
             "schedulers: expected different objects, got one twice; its count of calls would be "
             "that of both"
         )
+
+
+def _written_by(scheduler: Any) -> set[tuple[int, str]]:
+    """Name the groups, by identity, and the parameters of them that ``scheduler`` writes."""
+    if parts := getattr(scheduler, "schedulers", None):
+        return set[tuple[int, str]]().union(*map(_written_by, parts))
+    return {(id(group), scheduler.param_name) for group in scheduler.optimizer_param_groups}
 
 
 def _optimizers(schedulers: Sequence[Any]) -> list[Optimizer]:

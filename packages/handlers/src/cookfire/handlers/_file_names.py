@@ -42,10 +42,10 @@ def default_pattern(
 
 
 def check_pattern(pattern: str, has_score: bool, has_score_name: bool) -> None:
-    """Check that something fills every field of ``pattern``.
+    """Check that ``pattern`` names a file of the folder, and that something fills its every field.
 
     Raises:
-        ValueError: it is no pattern; a field is unknown, or nothing fills it.
+        ValueError: it is no pattern or has a slash; a field is unknown, or nothing fills it.
     """
     try:
         parts = list(string.Formatter().parse(pattern))
@@ -55,6 +55,11 @@ def check_pattern(pattern: str, has_score: bool, has_score_name: bool) -> None:
         ) from error
     if not parts:
         raise ValueError("filename_pattern is empty; expected such as '{name}.{ext}'")
+    if any(slash in text for text, *_ in parts for slash in "/\\"):
+        raise ValueError(
+            f"filename_pattern {pattern!r} has a slash; it names a file, "
+            "and the saver says in which folder: DiskSaver('folder')"
+        )
     fields = {field for _, field, _, _ in parts if field is not None}
     if unknown := sorted(fields.difference(_FIELDS)):
         raise ValueError(

@@ -190,7 +190,7 @@ class ObjectStore:
             try:
                 self._fs.put_file(str(file), temporary)
                 self._fs.mv(temporary, target)
-            except BaseException:
+            except BaseException:  # to clean up, also at Ctrl-C
                 with suppress(Exception):  # the first error is the one to tell
                     self._fs.rm_file(temporary)
                 raise
@@ -215,7 +215,7 @@ class ObjectStore:
         for pause in PAUSES:
             try:
                 return action()
-            except Exception as error:
+            except Exception as error:  # of any package; told apart below
                 if not _may_pass(error):
                     raise _explained(address, what, error) from error
                 logging.getLogger(__name__).warning(
@@ -224,7 +224,7 @@ class ObjectStore:
                 time.sleep(pause)
         try:
             return action()
-        except Exception as error:
+        except Exception as error:  # the same, the last time
             raise _explained(address, what, error) from error
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from cookfire.engine import Engine, Events
 from cookfire.handlers._base_scheduler import AnyEvent, BaseParamScheduler
+from cookfire.handlers._checks import check_free_in_state
 from cookfire.handlers.schedules import exponential, multi_step, piecewise_linear, step_decay
 
 __all__ = [
@@ -34,7 +35,8 @@ class StateParamScheduler(BaseParamScheduler):
         create_new: make the attribute; by default it must be there.
 
     Raises:
-        ValueError: when attached: the attribute is missing, or is there and is to be made.
+        ValueError: it is the name of one of the state's own attributes; when attached: it is
+            missing, or is there and is to be made.
 
     Example:
         >>> class Counting(StateParamScheduler):
@@ -53,6 +55,7 @@ class StateParamScheduler(BaseParamScheduler):
         self, param_name: str, save_history: bool = False, create_new: bool = False
     ) -> None:
         super().__init__(param_name, save_history)
+        check_free_in_state("param_name", param_name)
         self.create_new = create_new
         self._engine: Engine | None = None
         self._value: Any = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cookfire.engine import Engine, Events, State
+from cookfire.engine import Engine, Events
+from cookfire.handlers._checks import check_free_in_state
 
 __all__ = ["EpochOutputStore"]
 
@@ -47,10 +48,8 @@ class EpochOutputStore:
         Raises:
             ValueError: it is the name of one of the state's own attributes.
         """
-        if name is not None and hasattr(State(), name):
-            raise ValueError(
-                f"name {name!r}: engine.state's own attribute would be overwritten; give another"
-            )
+        if name is not None:
+            check_free_in_state("name", name)
         self.name = name
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)

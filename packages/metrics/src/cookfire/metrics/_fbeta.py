@@ -38,6 +38,7 @@ def Fbeta(  # noqa: N802 - named like the metric that it makes
         ignore_index: of the metrics of its own.
 
     Raises:
+        TypeError: ``beta`` is no number.
         ValueError: ``beta`` is not positive; ``precision`` or ``recall`` are given with an average,
             or beside settings for metrics of its own, which they would not heed.
 
@@ -47,6 +48,8 @@ def Fbeta(  # noqa: N802 - named like the metric that it makes
         >>> f1.compute()
         0.8
     """
+    if not isinstance(beta, int | float):
+        raise TypeError(f"beta must be a number, got {beta!r}")
     if not beta > 0:
         raise ValueError(f"beta must be positive, got {beta}")
     for name, metric in (("precision", precision), ("recall", recall)):

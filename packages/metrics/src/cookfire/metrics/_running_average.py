@@ -53,7 +53,8 @@ class RunningAverage(Metric):
         skip_unrolling: see :class:`~cookfire.metrics.Metric`.
 
     Raises:
-        TypeError: ``src`` is no metric; by ``update``, neither a number nor a tensor.
+        TypeError: ``src`` is no metric, or ``alpha`` no number; by ``update``, neither
+            a number nor a tensor.
         ValueError: ``alpha`` is not in (0, 1]; both or neither of ``src`` and
             ``output_transform``; ``device`` with ``src``.
 
@@ -80,6 +81,8 @@ class RunningAverage(Metric):
     ) -> None:
         if src is not None and not isinstance(src, Metric):
             raise TypeError(f"src must be a metric or None, got {src!r}")
+        if not isinstance(alpha, int | float):
+            raise TypeError(f"alpha must be a number, got {alpha!r}")
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be above 0 and at most 1, got {alpha}")
         if (src is None) == (output_transform is None):

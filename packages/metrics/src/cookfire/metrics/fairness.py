@@ -74,7 +74,8 @@ class SelectionRate(ClassCounts):
 class SubgroupMetric(Metric):
     """A metric of each group by itself; the value is a dict by group.
 
-    Groups without examples are left out.
+    Groups without examples are left out, and so are examples of groups that are not named here:
+    two groups of many can be compared.
 
     Args:
         base_metric: what is computed; each group has a copy of its own. Metrics of the class counts

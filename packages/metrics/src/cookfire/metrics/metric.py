@@ -191,7 +191,7 @@ class Metric(Composable, Attachable, Serializable, ABC):
         try:
             for name, value in values.items():
                 merged[name] = states[name].merge(held.values[name], value, self)
-        except BaseException as error:
+        except BaseException as error:  # to undo, and raise again
             for history in merged.values():
                 if isinstance(history, list) and any(history is v for v in held.values.values()):
                     history.pop()  # all of an update is taken in, or nothing

@@ -95,7 +95,7 @@ def _run_resumable(
         else:
             try:
                 result = _call(function, config, run)
-            except BaseException:
+            except BaseException:  # to clean up, also at Ctrl-C
                 if first:
                     folder.remove_if_useless()
                     if is_new:

@@ -40,7 +40,7 @@ class _Loader(yaml.BaseLoader):
             for tag, pattern in PATTERNS.items():
                 if pattern.fullmatch(value):
                     return tag
-        return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]  # stubs
+        return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]  # types-PyYAML has none for it
 
 
 def read_yaml(path: Path) -> Value:
