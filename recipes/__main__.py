@@ -1,4 +1,4 @@
-"""The recipes' shell: `python -m recipes list` and `python -m recipes verify [NAME]`."""
+"""The recipes' shell: `python -m recipes list`, `verify [NAME]` and `fork NAME FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cookfire.handlers import recipe
+from recipes._fork import fork
 
 ROOT = Path(__file__).parent
 
@@ -37,10 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--accept", action="store_true", help="record the finished runs as the baselines first"
     )
+    command = commands.add_parser(
+        "fork",
+        help="make a project of your own of a recipe",
+        description="Write a recipe to a new folder as a project of its own: the recipe as a "
+        "package, its data stages, the cookfire packages as wheels, git and DVC with a first "
+        "commit. Its README says how to go on.",
+    )
+    command.add_argument("name", metavar="NAME", help="a recipe")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="new, or empty")
+    command.add_argument("--name", dest="project", metavar="NAME", help="default: the folder's")
+    command.add_argument(
+        "--git", metavar="URL", help="take the packages from git, at this commit, not as wheels"
+    )
     options = parser.parse_args(argv)
     try:
         if options.command == "list":
             return show(as_json=options.json)
+        if options.command == "fork":
+            fork(ROOT.parent, known(options.name), options.folder, options.project, options.git)
+            print(f"{options.folder}: a project of its own; its README says how to go on")
+            return 0
         return verify(options.name, options.profile, accept=options.accept)
     except recipe.RecipeError as error:
         print(error, file=sys.stderr)
@@ -52,15 +70,20 @@ def folders() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(ROOT.glob("*/params.yaml"))}
 
 
+def known(name: str) -> str:
+    """Return the name of a recipe, if it is one."""
+    names = folders()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise recipe.RecipeError(f"no recipe {name!r}{hint} (there are: {', '.join(names)})")
+    return name
+
+
 def verify(name: str | None, profile: str | None, *, accept: bool) -> int:
     """Verify one recipe or all; 1 if anything differs, else 2 if anything can't be told."""
-    known = folders()
-    if name is not None and name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise recipe.RecipeError(f"no recipe {name!r}{hint} (there are: {', '.join(known)})")
     profiles = None if profile is None else [profile]
-    chosen = known.values() if name is None else [known[name]]
+    chosen = folders().values() if name is None else [folders()[known(name)]]
     codes = {recipe.verify(folder, profiles, accept=accept) for folder in chosen}
     return next((code for code in (1, 2) if code in codes), 0)
 
