@@ -59,6 +59,8 @@ def test_a_fork_does_not_speak_of_the_repository_it_is_from(recipe: str, forks: 
         if path.suffix in (".py", ".yaml"):
             found = re.findall(r"recipes[./]\w+|packages/\w+|\.\./\.\./data", path.read_text())
             assert not found, f"{path}: {found}"
+    ruff = subprocess.run(["ruff", "check", "--no-cache"], cwd=folder, capture_output=True)
+    assert ruff.returncode == 0, ruff.stdout.decode()
     for name in ("baseline.yaml", "dvc.lock", "runs"):
         assert not (folder / package_of(recipe) / name).exists()
 
