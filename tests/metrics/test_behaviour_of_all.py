@@ -131,3 +131,44 @@ def test_counts_and_sums_stay_exact_beyond_what_float32_counts(path):
                 part.accumulate(**{name: torch.ones_like(held, dtype=torch.int64)})
             now = state.to_tensor(part._store.local.values[name], part)
             torch.testing.assert_close(now - 2**24, held + 3, rtol=0, atol=1e-7, msg=name)
+
+
+def with_graph(batch):
+    """The same batch, hanging on a graph where it can."""
+    if isinstance(batch, tuple):
+        return tuple(map(with_graph, batch))
+    if isinstance(batch, torch.Tensor) and batch.is_floating_point():
+        return batch.requires_grad_().clone()
+    return batch
+
+
+def tensors_in(value):
+    """The tensors in a state's value: one, several in a list, or the pieces of a sum."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    slots = getattr(type(value), "__slots__", ()) or getattr(value, "__dict__", ())
+    return [tensor for name in slots for tensor in tensors_in(getattr(value, name))]
+
+
+@pytest.mark.parametrize("path", CASES)
+def test_no_graph_is_kept(path):
+    metric, batches = make(path)
+    expected, _ = make(path)
+    for batch in batches:
+        metric.update(with_graph(batch))
+        expected.update(batch)
+    for part in set(metric._family()):
+        for value in part._store.local.values.values():
+            for tensor in tensors_in(value):
+                assert not tensor.requires_grad
+    assert path in ALWAYS_COMPUTABLE or same(metric.compute(), expected.compute())
+
+
+def test_no_graph_is_kept_of_whole_images_either():
+    scores = torch.rand(1, 3, 80, 80, requires_grad=True)
+    target = torch.randint(0, 3, (1, 80, 80))
+    for metric in (m.Accuracy(), m.ConfusionMatrix(3)):
+        metric.update((scores * 2, target))
+        metric.compute()

@@ -246,7 +246,7 @@ def test_arguments_are_checked():
             ours.Precision(average=wrong)
     with pytest.raises(ValueError, match="beta must be positive, got 0"):
         ours.Fbeta(0)
-    with pytest.raises(TypeError, match="beta must be a number, got 'a'"):
+    with pytest.raises(TypeError, match="beta must be a number, got str 'a'"):
         ours.Fbeta("a")
     with pytest.raises(ValueError, match="precision must have average=False, has 'macro'"):
         ours.Fbeta(1.0, precision=ours.Precision(average=True))

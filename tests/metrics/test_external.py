@@ -1,6 +1,7 @@
 """Metrics of other libraries, wherever one of ours can stand."""
 
 import copy
+import operator
 
 import pytest
 import torch
@@ -147,3 +148,17 @@ def test_it_synchronises_by_itself_and_as_many_ranks_load_as_saved(processes):
         assert [record["updates"] for (record,) in state["ranks"]] == [2, 2]
     with pytest.raises(ValueError, match="2 processes saved and 1 can't share"):
         ExternalMetric(Mean()).load_state_dict(results[0][3])
+
+
+def test_arithmetic_takes_metrics_of_another_library():
+    ours, theirs, data = Accuracy(), accuracy(), batches()
+    value = expected(data)["acc"]
+    for combined in (
+        ours * theirs,
+        MetricsLambda(operator.mul, theirs, ours),
+        MetricsLambda(lambda left, right: left * right, left=ours, right=theirs),
+    ):
+        engine = create_supervised_evaluator(nn.Identity(), {"square": combined})
+        for _ in range(2):
+            assert engine.run(data).metrics["square"] == pytest.approx(value**2)
+    assert not theirs.update_called

@@ -99,6 +99,8 @@ def test_scores_of_other_dtypes_layouts_and_values():
     assert fed(HitRate([1, 3]), (broken, y[:1])) == [0.0, 0.0]
     broken = torch.tensor([[torch.nan, 0.1, 0.2]])
     assert fed(NDCG(1), (broken, torch.tensor([[1, 0, 2]]))) == [1.0]
+    assert fed(HitRate(1), (broken, torch.tensor([[1, 0, 1]]))) == [1.0]
+    assert fed(HitRate([1, 3]), (broken, torch.tensor([[1, 0, 0]]))) == [0.0, 0.0]
     assert fed(HitRate(1), (torch.full((1, 3), -torch.inf), y[1:])) == [1.0]
 
 

@@ -246,7 +246,7 @@ def test_arguments_are_checked():
     for alpha in (0.0, 1.1):
         with pytest.raises(ValueError, match="alpha must be above 0 and at most 1"):
             RunningAverage(Accuracy(), alpha=alpha)
-    with pytest.raises(TypeError, match="alpha must be a number, got 'a'"):
+    with pytest.raises(TypeError, match="alpha must be a number, got str 'a'"):
         RunningAverage(Accuracy(), alpha="a")
     with pytest.raises(ValueError, match="give either src, a metric, or output_transform"):
         RunningAverage()

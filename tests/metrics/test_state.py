@@ -73,7 +73,7 @@ def test_a_state_of_something_else_is_refused():
     with pytest.raises(TypeError, match="a metric's state is a mapping, got list"):
         Accuracy().load_state_dict([])
     with pytest.raises(
-        ValueError, match="expected the keys 'kinds', 'stores', 'ranks', got 'correct'"
+        ValueError, match="expected the keys 'kinds', 'settings', 'stores', 'ranks', got 'correct'"
     ):
         Accuracy().load_state_dict({"correct": 3})
     with pytest.raises(ValueError, match="saved by Accuracy; it can't be loaded into Precision"):
@@ -236,6 +236,27 @@ def test_a_state_is_no_memory_of_its_user(reduction, given):
     assert value.tolist() == [1, 1]
     value.fill_(9)
     assert metric.compute()["value"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("reduction", ["min", "max"])
+@pytest.mark.parametrize("make_value", [float, torch.tensor])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_extreme_of_what_is_not_a_number_is_not_a_number(reduction, make_value, place):
+    class Extreme(Metric):
+        value = MetricState(torch.float64, reduction=reduction)
+
+        def update(self, output):
+            self.accumulate(value=output)
+
+        def compute(self):
+            return self.value
+
+    values = [1.0, 0.5]
+    values.insert(place, float("nan"))
+    metric = Extreme()
+    for value in values:
+        metric.update(make_value(value))
+    assert metric.compute() != metric.compute()
 
 
 def test_a_result_may_be_written_into():

@@ -41,6 +41,44 @@ FED = {
 }
 
 
+class Rows(Metric):
+    """All rows that it has seen."""
+
+    rows = MetricState(reduction="cat")
+
+    def update(self, output):
+        self.accumulate(rows=output)
+
+    def compute(self):
+        return self.rows
+
+
+def kept_rows(rows):
+    """What a metric says when only one rank has rows."""
+    metric = Rows()
+    if idist.get_rank() == 1:
+        metric.update(rows)
+    try:
+        return metric.compute().tolist()
+    except ValueError as error:
+        return str(error)
+
+
+def kept():
+    return [
+        kept_rows(torch.tensor([1, 65535], dtype=torch.uint16)),
+        kept_rows(torch.ones(1, *[1] * 9)),
+        kept_rows(torch.ones(1).to(torch.float8_e5m2)),
+    ]
+
+
+def test_what_can_not_be_combined_is_told_on_all_ranks(processes):
+    for rows, many, strange in processes(2, kept):
+        assert rows == [1, 65535]
+        assert "has 9 dimensions on rank 1, more than the 8 that can be combined" in many
+        assert "has a dtype on rank 1 that can't be combined over ranks: convert it" in strange
+
+
 def unlike():
     errors = {}
     for name, (make, *fed) in FED.items():

@@ -86,6 +86,8 @@ class TopKCategoricalAccuracy(Metric):
         0.5
     """
 
+    _settings = ("_k", "_ignore_index")
+
     correct = MetricState(torch.int64)
     count = MetricState(torch.int64)
     no_class = MetricState(torch.int64)

@@ -19,6 +19,8 @@ Weights = Literal["linear", "quadratic"] | None
 class Agreement(ClassCounts):
     """A function of the confusion matrix of scores or labels."""
 
+    _settings = ("num_classes", "_ignore_index")
+
     def __init__(
         self,
         output_transform: Callable[[Any], Any] = same,

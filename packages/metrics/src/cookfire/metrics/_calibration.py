@@ -51,6 +51,8 @@ class CalibrationError(Classification):
         0.1875
     """
 
+    _settings = ("_is_multilabel", "_ignore_index", "num_bins")
+
     confidence = MetricState(torch.float64, shape=("num_bins",))
     """Sums of confidences in each bin."""
     bins = MetricState(torch.int64, shape=(2, "num_bins"))

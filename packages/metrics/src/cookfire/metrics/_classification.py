@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -142,7 +142,7 @@ def predict_classes(scores: Tensor) -> Tensor:
     memory. There the classes are compared plane by plane, several times faster.
     """
     if scores.ndim > 2 and scores.device.type == "cpu":
-        planes = scores.flatten(2)
+        planes = scores.detach().flatten(2)
         if planes.shape[2] >= _PLANE and planes.stride(2) == 1 and planes.shape[1] < 256:
             return _classes_by_planes(planes).reshape(scores.shape[0], *scores.shape[2:])
     return scores.argmax(dim=1)
@@ -182,6 +182,8 @@ def count_not_binary(values: Tensor, kept: Tensor | None = None) -> Tensor:
 
 class Classification(Metric):
     """A metric of ``(y_pred, y)`` for a classification task, which the shapes tell."""
+
+    _settings: ClassVar[tuple[str, ...]] = ("_is_multilabel", "_ignore_index")
 
     task = TaskState()
 

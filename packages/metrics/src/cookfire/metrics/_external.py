@@ -41,8 +41,9 @@ class ExternalMetric(Metric):
     the device of its first batch, if it has a method ``to``. A checkpoint holds its ``state_dict``
     if it has one, which as many ranks can load as saved it.
 
-    :class:`~cookfire.metrics.MetricGroup` and ``create_supervised_evaluator(metrics=...)`` take
-    such an object as it is, and use a copy of it.
+    :class:`~cookfire.metrics.MetricGroup`, :class:`~cookfire.metrics.MetricsLambda` and arithmetic
+    with our metrics take such an object as it is, and use a copy of it. To be attached by itself it
+    goes into an ExternalMetric, since it has no ``attach``.
 
     Args:
         metric: has ``update(y_pred, y)``, ``compute()`` and ``reset()``; torchmetrics'
@@ -72,6 +73,8 @@ class ExternalMetric(Metric):
         skip_unrolling: bool = False,
         metrics_result_mode: ResultMode = "both",
     ) -> None:
+        if isinstance(metric, type):
+            raise TypeError(f"expected a metric, got the class {metric.__name__}: call it first")
         missing = _missing_methods(metric)
         if missing:
             raise TypeError(f"{type(metric).__name__} lacks the methods {', '.join(missing)}")
@@ -144,6 +147,11 @@ def adapt(metric: Metric | MetricLike) -> Metric:
     return metric if isinstance(metric, Metric) else ExternalMetric(copy.deepcopy(metric))
 
 
-def _missing_methods(metric: MetricLike) -> list[str]:
+def is_metric(value: object) -> bool:
+    """Whether a value is a metric, ours or of another library."""
+    return not isinstance(value, type) and not _missing_methods(value)
+
+
+def _missing_methods(metric: object) -> list[str]:
     names = ("update", "compute", "reset")
     return [name for name in names if not callable(getattr(metric, name, None))]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._metrics_lambda import MetricsLambda
 from cookfire.metrics._precision_recall import Precision, Recall
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_number, same
 
 
 def Fbeta(  # noqa: N802 - named like the metric that it makes
@@ -48,8 +48,7 @@ def Fbeta(  # noqa: N802 - named like the metric that it makes
         >>> f1.compute()
         0.8
     """
-    if not isinstance(beta, int | float):
-        raise TypeError(f"beta must be a number, got {beta!r}")
+    need_number("beta", beta)
     if not beta > 0:
         raise ValueError(f"beta must be positive, got {beta}")
     for name, metric in (("precision", precision), ("recall", recall)):

@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d, pad
 
 from cookfire.metrics._pairs import SumOverPairs, to_precise
 from cookfire.metrics._state import WITHOUT_FLOAT64
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_number, need_tensors, same
 
 _EPSILON = 1e-10
 """Added to a mean squared error, so that equal images have a finite ratio."""
@@ -65,6 +65,8 @@ class PSNR(_ImageMetric):
         >>> round(metric.compute(), 3)
         20.0
     """
+
+    _settings = ("data_range",)
 
     def __init__(
         self,
@@ -121,6 +123,8 @@ class SSIM(_ImageMetric):
         1.0
     """
 
+    _settings = ("data_range", "ndims", "kernel_size", "sigma", "_gaussian", "_c1", "_c2")
+
     def __init__(
         self,
         data_range: float,
@@ -137,6 +141,8 @@ class SSIM(_ImageMetric):
         if ndims not in (2, 3):
             raise ValueError(f"ndims must be 2 or 3, got {ndims!r}")
         self.data_range = _positive("data_range", data_range)
+        need_number("k1", k1)
+        need_number("k2", k2)
         self.ndims = ndims
         self.kernel_size = _one_each("kernel_size", kernel_size, ndims)
         self.sigma = _one_each("sigma", sigma, ndims)
@@ -200,7 +206,7 @@ class SSIM(_ImageMetric):
         """Return x, y, x y and x^2 + y^2, all with a reflected border."""
         number = len(x)
         border = [size // 2 for size in reversed(self.kernel_size) for _ in range(2)]
-        both = pad(torch.cat([x, y]), border, mode="reflect")
+        both = pad(torch.cat([x, y]).detach(), border, mode="reflect")
         maps = both.new_empty(4 * number, *both.shape[1:])
         maps[: 2 * number] = both
         x, y = both[:number], both[number:]
@@ -238,6 +244,7 @@ def _one_each(name: str, value: Any, dimensions: int) -> list[Any]:
 
 
 def _positive(name: str, value: float) -> float:
+    need_number(name, value)
     if not value > 0:
         raise ValueError(f"{name} must be positive, got {value!r}")
     return value

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire.metrics._pairs import median, to_precise
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import need_pair, need_tensors, same
+from cookfire.metrics._values import need_number, need_pair, need_tensors, same
 from cookfire.metrics.metric import Metric
 
 
@@ -73,6 +73,8 @@ class MaximumMeanDiscrepancy(_MeanOverBatches):
         1.1244
     """
 
+    _settings = ("_var",)
+
     def __init__(
         self,
         var: float = 1.0,
@@ -80,6 +82,7 @@ class MaximumMeanDiscrepancy(_MeanOverBatches):
         device: str | torch.device | None = None,
         skip_unrolling: bool = False,
     ) -> None:
+        need_number("var", var)
         if not var > 0:
             raise ValueError(f"var must be positive, got {var!r}")
         self._var = var
@@ -142,6 +145,8 @@ class HSIC(_MeanOverBatches):
         0.0974
     """
 
+    _settings = ("sigma_x", "sigma_y")
+
     def __init__(
         self,
         sigma_x: float = -1,
@@ -152,6 +157,7 @@ class HSIC(_MeanOverBatches):
         skip_unrolling: bool = False,
     ) -> None:
         for name, sigma in (("sigma_x", sigma_x), ("sigma_y", sigma_y)):
+            need_number(name, sigma)
             if sigma == 0:
                 raise ValueError(
                     f"{name} must be positive, or negative to be chosen from the data, got 0"

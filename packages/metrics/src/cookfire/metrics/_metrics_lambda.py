@@ -21,7 +21,8 @@ class MetricsLambda(Metric):
     Args:
         f: called with the values of the metrics among ``args`` and ``kwargs``, Python numbers or
             tensors on the CPU, and everything else as it is.
-        *args: metrics, or anything else.
+        *args: metrics, also of other libraries (:class:`~cookfire.metrics.ExternalMetric`), or
+            anything else.
         skip_unrolling: as for :class:`~cookfire.metrics.Metric`.
         metrics_result_mode: as for :class:`~cookfire.metrics.Metric`.
         **kwargs: metrics, or anything else.
@@ -52,8 +53,8 @@ class MetricsLambda(Metric):
         self.kwargs: dict[str, Any] = {}
         super().__init__(skip_unrolling=skip_unrolling, metrics_result_mode=metrics_result_mode)
         # Only now, so that composing a metric does not reset it.
-        self.args += args
-        self.kwargs |= kwargs
+        self.args += map(_as_ours, args)
+        self.kwargs |= {name: _as_ours(value) for name, value in kwargs.items()}
 
     def reset(self) -> None:
         """Reset the metrics that it is computed from."""
@@ -91,3 +92,10 @@ class MetricsLambda(Metric):
 
     def _finish(self, value: Any) -> Any:
         return to_plain(value)
+
+
+def _as_ours(argument: Any) -> Any:
+    """Return a metric of another library as one of ours, and anything else as it is."""
+    from cookfire.metrics._external import adapt, is_metric  # it needs our metrics' class
+
+    return adapt(argument) if is_metric(argument) else argument

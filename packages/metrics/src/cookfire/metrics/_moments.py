@@ -75,6 +75,7 @@ class Moments(Pieces):
     @classmethod
     def about(cls, values: Tensor) -> Moments:
         """Return those of no values yet, about the medians of some."""
+        values = values.detach()
         shifts = values.median() if values.ndim == 1 else values.median(1, keepdim=True).values
         return cls(0, shifts, None, None)
 
@@ -138,6 +139,8 @@ def add_sum(total: Value, value: Tensor, device: torch.device | None) -> Value:
 
     What ``accumulate`` does, but for its checks.
     """
+    if value.requires_grad:
+        value = value.detach()
     if device is not None:
         value = value.to(device)
     if isinstance(total, Tensor):

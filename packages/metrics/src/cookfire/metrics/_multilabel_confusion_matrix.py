@@ -37,6 +37,8 @@ class MultiLabelConfusionMatrix(ClassCounts):
         [[[0, 0], [1, 1]], [[0, 1], [0, 1]]]
     """
 
+    _settings = ("num_classes", "_ignore_index")
+
     def __init__(
         self,
         num_classes: int,

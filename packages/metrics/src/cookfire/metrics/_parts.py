@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cookfire.metrics._state import MetricState, Shape, Value
+from cookfire.metrics._state import MetricState, Shape, Value, greatest, least
 
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
@@ -50,7 +50,12 @@ _DTYPES = (
     torch.bool,
     torch.complex64,
     torch.complex128,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
 )
+_CAN_NOT = -1
+"""In the place of a dtype: what a rank has can't be combined."""
 
 Bucket = tuple[str, torch.dtype]
 """An operation of ``all_reduce``, and the dtype of what goes through it."""
@@ -203,7 +208,7 @@ class Told(Large):
         if self.value is None:
             return [0] * self.head
         tensor = self.tensor
-        return _describe(self.owner, 1, tensor, tensor.shape)
+        return _describe(1, tensor, tensor.shape)
 
     def fill(self, message: Tensor, begin: int) -> None:
         if self.value is not None and self._has_room(self.tensor.shape):
@@ -246,7 +251,7 @@ class History(Part):
         if not isinstance(self.value, list):
             return [0] * self.head
         first = self.value[0]
-        return _describe(self.owner, sum(map(len, self.value)), first, first.shape[1:])
+        return _describe(sum(map(len, self.value)), first, first.shape[1:])
 
     def read(self, heads: list[list[int]]) -> None:
         self.rows, self.shape, dtype = _understand(self.owner, heads)
@@ -294,19 +299,10 @@ def make_part(metric: Metric, state: MetricState) -> Large | History:
     return Large(metric, state, value)
 
 
-def _least(numbers: Sequence[float]) -> float:
-    """Return the minimum as torch has it: nan if any is."""
-    return next((number for number in numbers if number != number), min(numbers))
-
-
-def _greatest(numbers: Sequence[float]) -> float:
-    return next((number for number in numbers if number != number), max(numbers))
-
-
 _OF_NUMBERS: dict[object, Callable[[Sequence[float]], float]] = {
     "sum": sum,
-    "min": _least,
-    "max": _greatest,
+    "min": least,
+    "max": greatest,
 }
 
 
@@ -337,12 +333,10 @@ def _is_complex(state: MetricState) -> bool:
     return state.dtype.is_complex
 
 
-def _describe(owner: str, rows: int, value: Tensor, shape: Sequence[int]) -> list[int]:
-    if len(shape) > MAX_DIMENSIONS:
-        raise ValueError(
-            f"{owner} has {len(shape)} dimensions, more than the {MAX_DIMENSIONS} that can be "
-            "combined over ranks: flatten some of them"
-        )
+def _describe(rows: int, value: Tensor, shape: Sequence[int]) -> list[int]:
+    if len(shape) > MAX_DIMENSIONS or value.dtype not in _DTYPES:
+        # Told to all: a rank that raised by itself would leave the others waiting.
+        return [rows, _CAN_NOT, len(shape), *[0] * (MAX_DIMENSIONS - 1)]
     code = 100 * _DTYPES.index(value.dtype) + len(shape)
     return [rows, code, *shape, *[0] * (MAX_DIMENSIONS - len(shape))]
 
@@ -353,6 +347,16 @@ def _understand(owner: str, table: list[list[int]]) -> tuple[list[int], Shape, t
     full = [rank for rank, count in enumerate(rows) if count]
     if not full:
         return rows, (), None
+    for rank in full:
+        _, code, dimensions, *_ = table[rank]
+        if code == _CAN_NOT:
+            raise ValueError(
+                f"{owner} has {dimensions} dimensions on rank {rank}, more than the "
+                f"{MAX_DIMENSIONS} that can be combined over ranks: flatten some of them"
+                if dimensions > MAX_DIMENSIONS
+                else f"{owner} has a dtype on rank {rank} that can't be combined over ranks: "
+                "convert it, as to torch.float32"
+            )
     said = {rank: _read(table[rank][1:]) for rank in full}
     dtype, shape = said[full[0]]
     for rank, other in said.items():

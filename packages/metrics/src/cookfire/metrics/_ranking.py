@@ -83,6 +83,8 @@ def _reverse_negative(bits: Tensor) -> Tensor:
 class RankedHistory(Metric):
     """All scores and targets; kept once for all metrics of an engine with equal settings."""
 
+    _settings = ("_is_multilabel", "_ignore_index")
+
     scores = MetricState(reduction="cat")
     targets = MetricState(reduction="cat")
     task = TaskState()

@@ -17,6 +17,7 @@ from cookfire.metrics._usage import (
     SingleEpochRunningBatchWise,
     find_usage,
 )
+from cookfire.metrics._values import need_number
 from cookfire.metrics.metric import Metric
 
 
@@ -81,8 +82,7 @@ class RunningAverage(Metric):
     ) -> None:
         if src is not None and not isinstance(src, Metric):
             raise TypeError(f"src must be a metric or None, got {src!r}")
-        if not isinstance(alpha, int | float):
-            raise TypeError(f"alpha must be a number, got {alpha!r}")
+        need_number("alpha", alpha)
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be above 0 and at most 1, got {alpha}")
         if (src is None) == (output_transform is None):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric
 
 Record = dict[str, Any]
-_KEYS = ("kinds", "stores", "ranks")
+_KEYS = ("kinds", "settings", "stores", "ranks")
 
 
 def save_metrics(metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def save_metrics(metrics: Sequence[Metric]) -> dict[str, Any]:
     ranks = idist.all_gather([stores, [_record(metric) for metric in first.values()]])
     return {
         "kinds": [type(metric).__name__ for metric in metrics],
+        "settings": [_settings(metric) for metric in metrics],
         "stores": [stores for stores, _ in ranks],
         "ranks": [records for _, records in ranks],
     }
@@ -56,6 +57,13 @@ def load_metrics(metrics: Sequence[Metric], state_dict: Mapping[str, Any]) -> No
             f"the state was saved by {', '.join(kinds)}; it can't be loaded into "
             f"{', '.join(expected)}"
         )
+    for metric, kind, saved in zip(metrics, kinds, state_dict["settings"], strict=True):
+        for name, value in _settings(metric).items():
+            if saved.get(name) != value:
+                raise ValueError(
+                    f"the state was saved by a {kind} with {name.lstrip('_')} {saved.get(name)}; "
+                    f"it can't be loaded into one with {value}"
+                )
     # One record of each rank for each metric; several may share what was saved, and a store.
     sources = list(zip(*state_dict["stores"], strict=True))
     loaded: dict[Store, tuple[int, ...]] = {}
@@ -65,6 +73,14 @@ def load_metrics(metrics: Sequence[Metric], state_dict: Mapping[str, Any]) -> No
         if metric._store not in loaded:
             loaded[metric._store] = source
             _load(metric, [records[i] for records, i in zip(ranks, source, strict=True)])
+
+
+def _settings(metric: Metric) -> dict[str, Any]:
+    values = {name: getattr(metric, name) for name in metric._settings}
+    return {
+        name: value.tolist() if isinstance(value, Tensor) else value
+        for name, value in values.items()
+    }
 
 
 def _record(metric: Metric) -> Record:

@@ -278,7 +278,7 @@ class MetricState:
         if old is None:
             return _own(value, new)
         if isinstance(old, int | float) and isinstance(value, int | float):
-            return min(old, value) if self.reduction == "min" else max(old, value)
+            return (least if self.reduction == "min" else greatest)((old, value))
         left, right = self.to_tensor(old, metric), self.to_tensor(value, metric)
         self._check_shapes(left, right, metric)
         choose = torch.minimum if self.reduction == "min" else torch.maximum
@@ -396,3 +396,13 @@ class Store:
         """Forget everything."""
         self.local = Values(dict.fromkeys(self.local.values))
         self.restored = False
+
+
+def least(numbers: Sequence[float]) -> float:
+    """Return the minimum as torch has it: nan if any is."""
+    return next((number for number in numbers if number != number), min(numbers))
+
+
+def greatest(numbers: Sequence[float]) -> float:
+    """Return the maximum as torch has it: nan if any is."""
+    return next((number for number in numbers if number != number), max(numbers))

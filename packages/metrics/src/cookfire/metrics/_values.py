@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Integral, Number
+from numbers import Integral, Number, Real
 from typing import Any
 
 import torch
@@ -59,6 +59,14 @@ def need_whole(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(
             f"{name} must be a whole number, got {type(value).__name__} {_shorten(repr(value))}"
+        )
+
+
+def need_number(name: str, value: object) -> None:
+    """Raise TypeError unless a setting is a number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{name} must be a number, got {type(value).__name__} {_shorten(repr(value))}"
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, pairwise_distance
 
 from cookfire.metrics._pairs import SumOverPairs
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_number, same
 
 
 class MeanPairwiseDistance(SumOverPairs):
@@ -37,6 +37,8 @@ class MeanPairwiseDistance(SumOverPairs):
         3.0
     """
 
+    _settings = ("_p", "_eps")
+
     def __init__(
         self,
         p: int = 2,
@@ -45,6 +47,8 @@ class MeanPairwiseDistance(SumOverPairs):
         device: str | torch.device | None = None,
         skip_unrolling: bool = False,
     ) -> None:
+        need_number("p", p)
+        need_number("eps", eps)
         self._p = p
         self._eps = eps
         super().__init__(output_transform, device, skip_unrolling)
@@ -78,6 +82,8 @@ class CosineSimilarity(SumOverPairs):
         0.5
     """
 
+    _settings = ("_eps",)
+
     def __init__(
         self,
         eps: float = 1e-8,
@@ -85,6 +91,7 @@ class CosineSimilarity(SumOverPairs):
         device: str | torch.device | None = None,
         skip_unrolling: bool = False,
     ) -> None:
+        need_number("eps", eps)
         self._eps = eps
         super().__init__(output_transform, device, skip_unrolling)
 

@@ -57,6 +57,8 @@ class ConfusionMatrix(ClassCounts):
                 [1, 1]])
     """
 
+    _settings = ("num_classes", "_ignore_index")
+
     def __init__(
         self,
         num_classes: int,

@@ -97,6 +97,8 @@ class SubgroupMetric(Metric):
         {0: 1.0, 1: 0.5}
     """
 
+    _settings = ("groups",)
+
     required_output_keys = ("y_pred", "y", "group_labels")
 
     def __init__(
@@ -106,6 +108,8 @@ class SubgroupMetric(Metric):
         output_transform: Callable[[Any], Any] = same,
         device: str | torch.device | None = None,
     ) -> None:
+        if not isinstance(base_metric, Metric):
+            raise TypeError(f"base_metric must be a metric, got {base_metric!r}")
         if not groups or len(set(groups)) < len(groups):
             raise ValueError(f"groups must be labels, at least one and none twice, got {groups}")
         self.groups = list(groups)

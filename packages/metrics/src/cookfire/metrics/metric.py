@@ -107,6 +107,8 @@ class Metric(Composable, Attachable, Serializable, ABC):
 
     required_output_keys: tuple[str, ...] | None = ("y_pred", "y")
     _states: ClassVar[dict[str, MetricState]] = {}
+    _settings: ClassVar[tuple[str, ...]] = ()
+    """Attributes that say what is accumulated: a saved state goes where they are the same."""
     _wanted: frozenset[Hashable] = frozenset()
     """What it needs of a statistic that it shares."""
 

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from cookfire.metrics._state import WITHOUT_FLOAT64
-from cookfire.metrics._values import need_tensors, same
+from cookfire.metrics._values import need_tensors, need_whole, same
 from cookfire.metrics.gan.utils import InceptionModel
 from cookfire.metrics.metric import Metric
 
 
 class FeatureMetric(Metric):
     """A metric of what a feature extractor says of images."""
+
+    _settings = ("_num_features",)
 
     _inception_features: bool
     """Whether Inception's features are taken by default, or its probabilities."""
@@ -36,6 +38,8 @@ class FeatureMetric(Metric):
             raise ValueError(
                 f"{owner}: a feature_extractor needs num_features, the width of what it returns"
             )
+        if num_features is not None:
+            need_whole(f"{owner}: num_features", num_features)
         if num_features is not None and num_features < 1:
             raise ValueError(f"{owner}: num_features must be positive, got {num_features}")
         if num_features is None:

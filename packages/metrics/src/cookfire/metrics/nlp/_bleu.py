@@ -69,6 +69,8 @@ class Bleu(Metric):
         1.0
     """
 
+    _settings = ("ngram", "smooth", "average")
+
     score = MetricState(torch.float64)
     """The sum of the candidates' scores; for a macro average."""
     found = MetricState(torch.int64, shape=("ngram",))

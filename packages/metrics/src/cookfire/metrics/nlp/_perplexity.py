@@ -43,6 +43,8 @@ class Perplexity(Metric):
         10.0
     """
 
+    _settings = ("ignore_index",)
+
     log_likelihood = MetricState(torch.float64)
     count = MetricState(torch.int64)
     no_class = MetricState(torch.int64)

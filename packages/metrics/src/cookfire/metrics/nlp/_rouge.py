@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class _Match(NamedTuple):
 
 class _Rouge(Metric):
     """Precision, recall and F-score, summed over candidates."""
+
+    _settings: ClassVar[tuple[str, ...]] = ("multiref", "alpha")
 
     scores = MetricState(torch.float64, shape=(3,))
     count = MetricState(torch.int64)
@@ -130,6 +132,8 @@ class RougeN(_Rouge):
         >>> metric.compute()
         {'Rouge-1-P': 1.0, 'Rouge-1-R': 0.5, 'Rouge-1-F': 0.6666666666666666}
     """
+
+    _settings = ("multiref", "alpha", "ngram")
 
     def __init__(
         self,

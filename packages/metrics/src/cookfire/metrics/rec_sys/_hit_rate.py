@@ -40,6 +40,8 @@ class HitRate(Metric):
         [0.5, 1.0]
     """
 
+    _settings = ("top_k", "ignore_zero_hits")
+
     hits = MetricState(torch.int64, shape=("_number",))
     count = MetricState(torch.int64)
 
@@ -81,10 +83,11 @@ class HitRate(Metric):
 def _rank_of_best(scores: Tensor, relevant: Tensor) -> Tensor:
     """Return before how many items each user's best relevant one stands: no sorting is needed."""
     scores = scores if scores.is_floating_point() else scores.double()
+    relevant = relevant & ~scores.isnan()
     best = torch.where(relevant, scores, -math.inf).amax(1, keepdim=True)
     items = torch.arange(scores.shape[1], device=scores.device)
     equal = relevant & (scores == best)
     place = torch.where(equal, items, scores.shape[1]).amin(1, keepdim=True)
     before = (scores > best) | ((scores == best) & (items < place))
-    # Nothing stands before what is not a number.
-    return torch.where(best.isnan(), scores.shape[1], before.sum(1, keepdim=True)).squeeze(1)
+    # Without such an item nothing stands before the best.
+    return torch.where(relevant.any(1), before.sum(1), scores.shape[1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import WITHOUT_FLOAT64, MetricState
-from cookfire.metrics._values import need_pair, same
+from cookfire.metrics._values import need_number, need_pair, same
 from cookfire.metrics.metric import Metric
 from cookfire.metrics.rec_sys._input import check_shapes, sort_ks
 
@@ -53,6 +53,8 @@ class NDCG(Metric):
         [0.3333, 0.7967]
     """
 
+    _settings = ("top_k", "ignore_zero_hits", "relevance_threshold")
+
     gains = MetricState(torch.float64, shape=("_number",))
     count = MetricState(torch.int64)
 
@@ -70,6 +72,7 @@ class NDCG(Metric):
             raise ValueError(
                 f"gain_function must be one of {', '.join(_GAIN_FUNCTIONS)}, got {gain_function!r}"
             )
+        need_number("relevance_threshold", relevance_threshold)
         self.top_k = sort_ks(top_k)
         self.ignore_zero_hits = ignore_zero_hits
         self.relevance_threshold = relevance_threshold

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cookfire.metrics._state import MetricState
-from cookfire.metrics._values import same
+from cookfire.metrics._values import need_whole, same
 from cookfire.metrics.metric import Metric
 from cookfire.metrics.vision._averaging import average_precision, mean_of_classes, recall
 from cookfire.metrics.vision._boxes import Image, check_images, pad_boxes, pad_rows
@@ -44,6 +44,8 @@ _REC_THRESHOLDS = [number * 0.01 for number in range(101)]
 class _Detection(Metric):
     """Matches detections with objects as they come, and keeps the outcomes."""
 
+    _settings = ("num_classes", "_max_detections", "_limits", "_iou_thresholds")
+
     scores = MetricState(reduction="cat")
     labels = MetricState(torch.int32, reduction="cat")
     ranks = MetricState(torch.int16, reduction="cat")
@@ -66,6 +68,7 @@ class _Detection(Metric):
         device: str | torch.device | None,
         skip_unrolling: bool,
     ) -> None:
+        need_whole("num_classes", num_classes)
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.num_classes = num_classes
@@ -167,7 +170,8 @@ class ObjectDetectionAvgPrecisionRecall(_Detection):
     Matching is done as batches come, without waiting for the device. What is kept is, for each
     detection, its score, class and rank, and a byte for each threshold: with COCO's thresholds and
     scores of float32, 20 bytes. Of detections with equal scores the one that came first is first,
-    the one of a lower rank of the process group before that of a higher one.
+    the one of a lower rank of the process group before that of a higher one. A score that is not a
+    number is lower than all numbers.
 
     Args:
         iou_thresholds: of the intersection over union, from 0 to 1; None: 0.5, 0.55, ..., 0.95.
@@ -219,6 +223,7 @@ class ObjectDetectionAvgPrecisionRecall(_Detection):
     ) -> None:
         if area_range not in _AREAS:
             raise ValueError(f"area_range must be one of {', '.join(_AREAS)}, got {area_range!r}")
+        need_whole("max_detections_per_image_per_class", max_detections_per_image_per_class)
         if max_detections_per_image_per_class < 1:
             raise ValueError(
                 "max_detections_per_image_per_class must be at least 1, got "
