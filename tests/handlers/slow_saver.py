@@ -11,6 +11,8 @@ from tests.handlers.helpers import Memory
 class Slow(Memory):
     """Stores when it is let, and fails when it is told."""
 
+    keeps_nothing = True
+
     def __init__(self) -> None:
         super().__init__()
         self.go = threading.Semaphore(0)

@@ -239,7 +239,7 @@ def test_a_function_is_called_as_its_signature_says() -> None:
         ({"to_save": {3: model()}}, TypeError, "keys of to_save must be strings, got 3"),
         ({"save_handler": 3}, TypeError, "a folder, a function or a BaseSaveHandler, got int"),
         ({"n_saved": 0}, ValueError, "n_saved must be at least 1.*got 0"),
-        ({"n_saved": 1.5}, ValueError, "n_saved must be at least 1.*got 1.5"),
+        ({"n_saved": 1.5}, TypeError, "n_saved must be a whole number of checkpoints, got 1.5"),
         ({"filename_pattern": ""}, ValueError, "filename_pattern is empty"),
         ({"filename_pattern": 3}, ValueError, "filename_pattern 3: expected str"),
         ({"filename_pattern": "{name"}, ValueError, r"'{name': expected '}'.*such as '{name}"),

@@ -93,8 +93,10 @@ def test_scores_may_be_tensors_of_one_element() -> None:
     ("wrong", "error", "words"),
     [
         ({"patience": 0}, ValueError, "patience must be at least 1 evaluation, got 0"),
-        ({"threshold": -1.0}, ValueError, "threshold must be 0 or more, got -1.0"),
-        ({"threshold": math.nan}, ValueError, "threshold must be 0 or more, got nan"),
+        ({"min_delta": -1.0}, ValueError, "min_delta must be a number of 0 or more, got -1.0"),
+        ({"threshold": "a"}, ValueError, "threshold must be a number of 0 or more, got 'a'"),
+        ({"threshold": -1.0}, ValueError, "threshold must be a number of 0 or more, got -1.0"),
+        ({"threshold": math.nan}, ValueError, "threshold must be a number of 0 or more, got nan"),
         ({"mode": "best"}, ValueError, "mode must be 'min' or 'max', got 'best'"),
         ({"threshold_mode": "abz"}, ValueError, "threshold_mode must be 'abs' or 'rel'"),
         ({"score_function": 3}, TypeError, "score_function must be a function, got 3"),

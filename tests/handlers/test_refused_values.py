@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from cookfire.distributed import auto_dataloader
-from cookfire.engine import Engine
+from cookfire.engine import Engine, create_supervised_evaluator
 from cookfire.handlers import (
     BatchSizeScheduler,
     EarlyStopping,
@@ -23,15 +24,19 @@ from cookfire.handlers import (
     GradientClipping,
     GradientNorm,
     Preemption,
+    ProgressBar,
+    RunState,
     TerminateOnNan,
     TimeLimit,
 )
+from cookfire.handlers._score import get_default_score_fn
 from cookfire.handlers.param_scheduler import (
     ConcatScheduler,
     CosineAnnealingScheduler,
     LambdaScheduler,
     ParamGroupScheduler,
 )
+from cookfire.metrics import Accuracy
 
 
 def optimizer() -> SGD:
@@ -87,6 +92,34 @@ def test_two_schedulers_of_a_combination_do_not_write_the_same_parameter() -> No
     with pytest.raises(ValueError, match="two of them write 'lr' of the same parameter group"):
         ParamGroupScheduler([first, ConcatScheduler([second, third], [5]), every])
     ParamGroupScheduler([first, ConcatScheduler([second, third], [5])])
+
+
+def test_settings_of_another_kind_are_named(tmp_path: Path) -> None:
+    trainer, net = Engine(lambda *_: None), nn.Linear(1, 1)
+    for make, words in (
+        (
+            lambda: RunState(trainer).keep(tmp_path, every="a"),
+            "every must be a whole number",
+        ),
+        (
+            lambda: RunState(trainer).keep(tmp_path, n_saved="2"),
+            "n_saved must be a whole number",
+        ),
+        (lambda: EMAHandler(net, "a"), "momentum must be a number"),
+        (lambda: ProgressBar(desc="Training", foo=3), "foo: neither ProgressBar nor tqdm has"),
+        (lambda: get_default_score_fn(None), "metric_name must be a string, got None"),
+        (
+            lambda: create_supervised_evaluator(net, [3]),
+            "metrics must be a dict",
+        ),
+        (
+            lambda: create_supervised_evaluator(net, {"a": Accuracy}),
+            "got the class Accuracy",
+        ),
+    ):
+        with pytest.raises(TypeError, match=words):
+            make()
+    assert not list(tmp_path.iterdir())
 
 
 def test_outputs_are_not_stored_over_the_states_own_attributes() -> None:

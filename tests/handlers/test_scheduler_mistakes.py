@@ -51,6 +51,17 @@ MISTAKES: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "at least 2 steps, its first and its last", lambda: (
         ours.create_lr_scheduler_with_warmup(lr_scheduler.StepLR(optimizer(), 1), 0.0, 1))),
     (TypeError, "lambda_obj must be a function", lambda: our_state.LambdaStateScheduler(1, "x")),
+    (TypeError, "start must be a number, got 'a'",
+     lambda: ours.LinearCyclicalScheduler(optimizer(), "lr", "a", 0.0, 10)),
+    (ValueError, "end must be finite, got nan",
+     lambda: ours.CosineAnnealingScheduler(optimizer(), "lr", 1.0, float("nan"), 10)),
+    (TypeError, "milestones: the value at 30 must be a number, got 'b'",
+     lambda: ours.PiecewiseLinear(optimizer(), "lr", [(0, 1.0), (30, "b")])),
+    (TypeError, r"milestones: expected pairs (step, value), got 5",
+     lambda: ours.PiecewiseLinear(optimizer(), "lr", [5, 6])),
+    (TypeError, "initial must be a number, got 'a'",
+     lambda: our_state.ExpStateScheduler("a", 0.5, "x")),
+    (TypeError, "gamma must be a number", lambda: schedules.step_decay(1.0, "a", 3)),
     (ValueError, "'iteration': engine.state's own attribute",
      lambda: our_state.LambdaStateScheduler(abs, "iteration")),
     (ValueError, "the state lacks 'history'", lambda: ours.PiecewiseLinear(

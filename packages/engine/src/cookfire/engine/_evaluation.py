@@ -135,7 +135,13 @@ def create_supervised_evaluator(
             model, device, non_blocking, prepare_batch, model_transform, output_transform, model_fn
         )
     evaluator = Engine(step)
+    if not isinstance(metrics, Mapping | None):
+        raise TypeError(f"metrics must be a dict of metrics by name, got {metrics!r}")
     for name, metric in (metrics or {}).items():
+        if isinstance(metric, type):
+            raise TypeError(
+                f"metrics[{name!r}]: got the class {metric.__name__}, expected a metric: call it"
+            )
         if not hasattr(metric, "attach"):
             raise TypeError(
                 f"metrics[{name!r}]: a {type(metric).__name__} has no attach(); one of another "

@@ -100,7 +100,8 @@ class Background:
             try:
                 self._saver(copied.wait(), filename, metadata)
             finally:
-                copied.release()
+                if self._saver.keeps_nothing:
+                    copied.release()
             saved = True
             if not self._failed:
                 for old in dropped:

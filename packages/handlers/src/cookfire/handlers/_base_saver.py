@@ -19,9 +19,12 @@ class BaseSaveHandler(ABC):
     Attributes:
         save_on_rank: the only rank that stores; None if there are several, or if it is not known.
             Saving in the background needs it where there are several processes.
+        keeps_nothing: whether the checkpoint is stored when the call returns, so that its memory
+            can hold the next one. With ``background=True`` that saves time; False is always safe.
     """
 
     save_on_rank: int | None = None
+    keeps_nothing = False
 
     @abstractmethod
     def __call__(

@@ -13,6 +13,7 @@ from cookfire.engine import Engine, EventEnum, Events
 from cookfire.engine._runs import outermost_run
 from cookfire.engine.base import Serializable
 from cookfire.handlers._background import Background, is_ending
+from cookfire.handlers._checks import check_whole
 from cookfire.handlers._file_names import check_pattern, default_pattern, render
 from cookfire.handlers._global_step import GlobalStep, read_step
 from cookfire.handlers._kept import Kept, Saved
@@ -133,8 +134,8 @@ class Checkpoint(Serializable):
         check_objects(to_save, "to_save", "state_dict")
         if include_self and _SELF in to_save:
             raise ValueError(f"include_self saves under {_SELF!r}: to_save can't have that key too")
-        if n_saved is not None and (not isinstance(n_saved, int) or n_saved < 1):
-            raise ValueError(f"n_saved must be at least 1, or None to keep all, got {n_saved!r}")
+        if n_saved is not None:
+            check_whole("n_saved", n_saved, "checkpoint")
         for name, function in (
             ("score_function", score_function),
             ("global_step_transform", global_step_transform),

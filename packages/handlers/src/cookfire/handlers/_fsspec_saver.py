@@ -46,6 +46,8 @@ class FsspecSaver(BaseSaveHandler):
         'memory://runs/first/model_5.pt'
     """
 
+    keeps_nothing = True
+
     def __init__(
         self,
         url: str,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch.utils.data import DataLoader, RandomSampler
 
 from cookfire.engine import Engine, Events
+from cookfire.handlers._checks import check_whole
 from cookfire.handlers._resume_points import ResumePoints
 from cookfire.handlers.preemption import Preemption
 
@@ -51,8 +52,8 @@ class _Keeping:
     """Saves the run, after all other handlers of an event."""
 
     def __init__(self, run: RunState, points: ResumePoints, every: int | None) -> None:
-        if every is not None and every < 1:
-            raise ValueError(f"every must be at least 1 iteration, or None, got {every!r}")
+        if every is not None:
+            check_whole("every", every, "iteration")
         self.run = run
         self.points = points
         self.every = every

@@ -10,6 +10,7 @@ from typing import Any
 
 from cookfire.handlers._file_names import newest_first
 from cookfire.handlers._files import load_file
+from cookfire.handlers._fitting import find_misfit
 from cookfire.handlers._object_store import ObjectStore, is_url
 from cookfire.handlers._objects import check_objects, load_into
 from cookfire.handlers._reading import DamagedCheckpoint
@@ -36,7 +37,8 @@ def load_objects(
 
     Raises:
         DamagedCheckpoint: the file is damaged, or no checkpoint.
-        ValueError: an object is not in the checkpoint; says what is.
+        ValueError: an object is not in the checkpoint, and it is told what is; or its state does
+            not fit it. Then nothing is loaded.
         TypeError: an object has no ``load_state_dict``, or the checkpoint is neither.
         OSError: the file is missing or can't be read.
 
@@ -63,16 +65,24 @@ def load_states(
     """Load what was read from ``source`` into objects; see :func:`load_objects`."""
     if not isinstance(states, Mapping):
         raise TypeError(f"{source} holds a {type(states).__name__}, not a dict of states")
-    if len(to_load) == 1:
-        name, thing = next(iter(to_load.items()))
-        inner = states.get(name)
-        load_into(thing, inner if isinstance(inner, Mapping) else states, **kwargs)
-        return
+    if len(to_load) == 1 and _is_of_one_object(states, next(iter(to_load))):
+        states = dict.fromkeys(to_load, states)
     if missing := [name for name in to_load if name not in states]:
         has = ", ".join(repr(name) for name in states) or "nothing"
         raise ValueError(f"{source} has no {missing[0]!r}; it has {has}")
+    if kwargs.get("strict", True):
+        for name, thing in to_load.items():  # before anything is loaded
+            if problem := find_misfit(thing, states[name]):
+                raise ValueError(f"{source}: what it has for {name!r} does not fit: {problem}")
     for name, thing in to_load.items():
         load_into(thing, states[name], **kwargs)
+
+
+def _is_of_one_object(states: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a checkpoint is the bare state of an object, not a dict of such."""
+    if isinstance(states.get(name), Mapping):
+        return False
+    return not states or not all(isinstance(state, Mapping) for state in states.values())
 
 
 def load_newest(
@@ -142,6 +152,8 @@ class _Folder:
     def newest_first(self, pattern: str) -> list[str]:
         found = []
         for path in self._folder.glob(pattern):
+            if not path.is_file():
+                continue
             with suppress(FileNotFoundError):  # a running training may just have removed it
                 found.append((path.stat().st_mtime_ns, path.name))
         return newest_first(found)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cookfire import distributed as idist
+from cookfire.handlers._checks import check_whole
 from cookfire.handlers._files import load_file, remove_file, save_file
 from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers._savers import on_all_ranks
@@ -37,8 +38,7 @@ class ResumePoints:
         self.folder = Path(folder).expanduser()
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder}: a file; resume points are kept in a folder")
-        if n_saved < 1:
-            raise ValueError(f"n_saved must be at least 1 file, got {n_saved!r}")
+        check_whole("n_saved", n_saved, "file")
         self.n_saved = n_saved
 
     def save(self, iteration: int, state: Any) -> None:
@@ -61,7 +61,10 @@ class ResumePoints:
 
     def newest(self) -> ResumePoint | None:
         """Return the newest intact one, None if there is none; damaged ones are skipped aloud."""
-        iteration, found = self._newest_intact() if idist.get_rank() == 0 else (-1, None)
+        iteration, found = -1, None
+        with on_all_ranks(f"{self.folder}: its states can't be read"):
+            if idist.get_rank() == 0:
+                iteration, found = self._newest_intact()
         iteration = int(idist.broadcast(iteration, src=0))
         return self._load(iteration) if iteration >= 0 and found is None else found
 
@@ -82,5 +85,6 @@ class ResumePoints:
 
     def _iterations(self) -> list[int]:
         """Return the iterations of the files, the newest first."""
-        found = (re.fullmatch(r"state_(\d+)\.pt", path.name) for path in self.folder.glob("*.pt"))
+        files = (path for path in self.folder.glob("*.pt") if path.is_file())
+        found = (re.fullmatch(r"state_(\d+)\.pt", path.name) for path in files)
         return sorted((int(match[1]) for match in found if match), reverse=True)

@@ -8,12 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import cookfire.distributed as idist
 from cookfire.handlers._base_saver import BaseSaveHandler, refuse_used
-from cookfire.handlers._contents import to_host
-from cookfire.handlers._files import load_file, remove_file, save_file
+from cookfire.handlers._files import load_file, remove_file, save_file, save_file_at_once
 from cookfire.handlers._fsspec_saver import FsspecSaver
 from cookfire.handlers._object_store import is_url
 
@@ -55,6 +52,8 @@ class DiskSaver(BaseSaveHandler):
         >>> saver(model.state_dict(), "model.pt")
     """
 
+    keeps_nothing = True
+
     def __init__(
         self,
         dirname: str | Path,
@@ -91,9 +90,7 @@ class DiskSaver(BaseSaveHandler):
         if self._atomic:
             save_file(checkpoint, path, **self._options)
             return
-        remove_file(path)
-        with path.open("wb") as file:
-            torch.save(to_host(checkpoint), file, **self._options)
+        save_file_at_once(checkpoint, path, **self._options)
 
     def remove(self, filename: str) -> None:
         """Remove ``dirname/filename`` and its sha256; a missing one is no error."""

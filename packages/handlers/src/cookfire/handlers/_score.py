@@ -21,6 +21,7 @@ def get_default_score_fn(metric_name: str, score_sign: float = 1.0) -> ScoreFunc
         score_sign: 1.0, or -1.0 for a metric of which less is better, such as a loss.
 
     Raises:
+        TypeError: the name is no string.
         ValueError: the sign is neither; when called: the engine has no such metric.
 
     Example:
@@ -29,6 +30,8 @@ def get_default_score_fn(metric_name: str, score_sign: float = 1.0) -> ScoreFunc
         >>> score(evaluator)
         -0.25
     """
+    if not isinstance(metric_name, str):
+        raise TypeError(f"metric_name must be a string, got {metric_name!r}")
     if score_sign not in (1.0, -1.0):
         raise ValueError(f"score_sign must be 1.0 or -1.0, got {score_sign!r}")
 

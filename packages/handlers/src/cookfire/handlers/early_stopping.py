@@ -75,8 +75,9 @@ class EarlyStopping(Serializable, ResettableHandler):
         if not isinstance(trainer, Engine):
             raise TypeError(f"trainer must be the engine to stop, got {type(trainer).__name__}")
         check_whole("patience", patience, "evaluation")
-        if not threshold >= 0:
-            raise ValueError(f"threshold must be 0 or more, got {threshold!r}")
+        if not (isinstance(threshold, int | float) and threshold >= 0):
+            given = "threshold" if min_delta is None else "min_delta"
+            raise ValueError(f"{given} must be a number of 0 or more, got {threshold!r}")
         if threshold_mode not in ("abs", "rel"):
             raise ValueError(f"threshold_mode must be 'abs' or 'rel', got {threshold_mode!r}")
         if mode not in ("min", "max"):

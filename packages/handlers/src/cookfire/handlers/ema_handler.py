@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cookfire.engine import Engine, Events
 from cookfire.engine.base import Serializable
 from cookfire.handlers._base_scheduler import AnyEvent
-from cookfire.handlers._checks import check_whole
+from cookfire.handlers._checks import check_above_zero, check_whole
 from cookfire.handlers._objects import load_into, state_of, unwrap
 from cookfire.handlers.schedules import piecewise_linear
 from cookfire.handlers.state_param_scheduler import LambdaStateScheduler
@@ -74,14 +74,17 @@ class EMAHandler(Serializable):
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a module, got {type(model).__name__}")
-        if not 0 < momentum < 1:
+        check_above_zero("momentum", momentum)
+        if not momentum < 1:
             raise ValueError(f"momentum must be between 0 and 1, got {momentum!r}")
         if (momentum_warmup is None) != (warmup_iters is None):
             raise ValueError(
                 "a warm-up needs both momentum_warmup and warmup_iters, "
                 f"got {momentum_warmup!r} and {warmup_iters!r}"
             )
-        if momentum_warmup is not None and not 0 <= momentum_warmup <= 1:
+        if momentum_warmup is not None and not (
+            isinstance(momentum_warmup, int | float) and 0 <= momentum_warmup <= 1
+        ):
             raise ValueError(f"momentum_warmup must be from 0 to 1, got {momentum_warmup!r}")
         if warmup_iters is not None:
             check_whole("warmup_iters", warmup_iters, "update")

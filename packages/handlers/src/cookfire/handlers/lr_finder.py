@@ -287,6 +287,8 @@ def _per_group(
         raise TypeError(f"{name} must be a number or a list of them, got {type(value).__name__}")
     if len(value) != len(groups):
         raise ValueError(f"{name}: expected one for each of {len(groups)} groups, got {value}")
+    if not all(isinstance(one, int | float) for one in value):
+        raise TypeError(f"{name} must be a number or a list of them, got {value!r}")
     return list(value)
 
 

@@ -145,6 +145,7 @@ class NeptuneSaver(BaseSaveHandler):
     """
 
     save_on_rank = 0
+    keeps_nothing = True
 
     def __init__(self, neptune_logger: NeptuneLogger) -> None:
         if not isinstance(neptune_logger, NeptuneLogger):

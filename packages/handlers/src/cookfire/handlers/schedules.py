@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from numbers import Real
 
 __all__ = [
     "Schedule",
@@ -107,6 +108,9 @@ def cycles(
         raise ValueError(f"a cycle must have at least 2 steps, got {size!r}")
     if not isinstance(warmup, int) or warmup < 0:
         raise ValueError(f"the warm-up must have 0 steps or more, got {warmup!r}")
+    _check_values(
+        start=start, end=end, size_mult=size_mult, start_mult=start_mult, end_mult=end_mult
+    )
     if not size_mult > 0:
         raise ValueError(f"the factor of the cycles' sizes must be above 0, got {size_mult!r}")
     return _Cycles(start, end, size, shape, size_mult, start_mult, end_mult, warmup)
@@ -163,9 +167,14 @@ def piecewise_linear(milestones: Sequence[tuple[int, float]]) -> Schedule:
     """
     if not milestones:
         raise ValueError("milestones: expected at least one (step, value)")
+    for point in milestones:
+        if not isinstance(point, Sequence) or len(point) != 2:
+            raise TypeError(f"milestones: expected pairs (step, value), got {point!r}")
     steps = [step for step, _ in milestones]
     values = [value for _, value in milestones]
     _check_steps("milestones", steps)
+    for step, value in milestones:
+        _check_values(**{f"milestones: the value at {step}": value})
 
     def value_at(step: int) -> float:
         after = bisect_right(steps, step)
@@ -229,6 +238,7 @@ def exponential(initial: float, gamma: float) -> Schedule:
         >>> [exponential(1.0, 0.5)(step) for step in range(3)]
         [1.0, 0.5, 0.25]
     """
+    _check_values(initial=initial, gamma=gamma)
     return lambda step: initial * gamma**step
 
 
@@ -244,6 +254,7 @@ def step_decay(initial: float, gamma: float, size: int) -> Schedule:
     """
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"the step size must be at least 1, got {size!r}")
+    _check_values(initial=initial, gamma=gamma)
     return lambda step: initial * gamma ** (step // size)
 
 
@@ -258,6 +269,7 @@ def multi_step(initial: float, gamma: float, milestones: Sequence[int]) -> Sched
         [1.0, 0.5, 0.5, 0.25, 0.25]
     """
     _check_steps("milestones", milestones)
+    _check_values(initial=initial, gamma=gamma)
     return lambda step: initial * gamma ** bisect_right(milestones, step)
 
 
@@ -268,3 +280,11 @@ def _check_steps(name: str, steps: Sequence[int]) -> None:
     for first, second in pairwise(steps):
         if second < first:
             raise ValueError(f"{name}: expected ascending steps, got {second} after {first}")
+
+
+def _check_values(**values: object) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value!r}")

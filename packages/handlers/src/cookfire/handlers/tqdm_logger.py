@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from inspect import signature
 from math import ceil, inf
 from time import monotonic
 from typing import Any, Protocol, TextIO
@@ -37,6 +38,9 @@ class ProgressBar:
         tqdm_kwargs: further arguments of ``tqdm.tqdm``, such as ``desc``, ``file``, ``ncols``,
             ``disable``; ``mininterval`` is also the time between plain lines.
 
+    Raises:
+        TypeError: tqdm has no such argument.
+
     Example:
         >>> trainer = Engine(lambda engine, batch: batch / 2)
         >>> progress = ProgressBar(desc="Training")
@@ -46,6 +50,12 @@ class ProgressBar:
     def __init__(
         self, persist: bool = False, bar_format: str | None = BAR_FORMAT, **tqdm_kwargs: Any
     ) -> None:
+        if tqdm_kwargs:
+            from tqdm.std import tqdm  # later, like the bar itself
+
+            known = signature(tqdm.__init__).parameters
+            if unknown := [name for name in tqdm_kwargs if name not in known]:
+                raise TypeError(f"{unknown[0]}: neither ProgressBar nor tqdm has such an argument")
         self.persist = persist
         self.bar_format = bar_format
         self.tqdm_kwargs = tqdm_kwargs
