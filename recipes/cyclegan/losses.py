@@ -18,7 +18,8 @@ def of_generators(
     Args:
         config: has the weights.
         pictures: what the generators made of a batch.
-        looks_a: the discriminator's numbers of ``fake_a``; ``looks_b`` of ``fake_b``.
+        looks_a: the discriminator's numbers of ``fake_a``.
+        looks_b: those of ``fake_b``.
 
     Returns:
         The sum; and ``adversarial_*`` (mean square of what fakes lack to look real), ``cycle_*``
