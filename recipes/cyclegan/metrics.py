@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -57,13 +58,13 @@ def create_evaluator(config: Config, generators: Generators) -> Engine:
 
     evaluator = Engine(measure)
     for direction in ("a_to_b", "b_to_a"):
-        metric = FID(extractor.num_features, output_transform=_part(direction))
+        metric = FID(extractor.num_features, output_transform=itemgetter(direction))
         metric.attach(evaluator, f"{extractor.name}_{direction}")
     names = ["cycle_a", "cycle_b"]
     if config.paired:
         names += ["distance_a_to_b", "distance_b_to_a", "untranslated_distance"]
     for name in names:
-        Average(output_transform=_part(name)).attach(evaluator, name)
+        Average(output_transform=itemgetter(name)).attach(evaluator, name)
     return evaluator
 
 
@@ -80,7 +81,3 @@ def _translated(generator: Generator, pictures: Tensor) -> Tensor:
 def _differences(one: Tensor, other: Tensor) -> Tensor:
     """Return the mean absolute difference of each pair, (B, 1), of colours from 0 to 1."""
     return (one - other).abs().flatten(1).mean(1, keepdim=True) / 2
-
-
-def _part(name: str) -> Any:
-    return lambda output: output[name]

@@ -15,6 +15,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +70,7 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     autocast, scaler = recipe.mixed_precision(config.precision, device)
 
     def train_step(engine: Engine, batch: Batch) -> dict[str, Tensor]:
-        state = engine.state
+        state: Any = engine.state  # which takes what a step wants to show its handlers
         real_a, real_b = prepare_batch(batch, device, non_blocking=True)
 
         # The generators learn from what the discriminators say, and these learn nothing from it:
@@ -110,7 +112,7 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
     trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan(every=50))
 
     for name in losses.names(config):
-        Average(output_transform=lambda parts, name=name: parts[name]).attach(trainer, name)
+        Average(output_transform=itemgetter(name)).attach(trainer, name)
     progress = ProgressBar()
     progress.attach(trainer, output_transform=losses.summary)
 
