@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cookfire import distributed as idist
 from cookfire.engine import Engine
-from cookfire.metrics import Average
+from cookfire.metrics import MeanAbsoluteError
 from cookfire.metrics.gan import FID
 
 from .config import Config
@@ -41,13 +41,13 @@ def create_evaluator(config: Config, generators: Generators) -> Engine:
             output: dict[str, Any] = {
                 "a_to_b": (features(b), features(fake_b)),
                 "b_to_a": (features(a), features(fake_a)),
-                "cycle_a": _differences(cycled_a, a),
-                "cycle_b": _differences(cycled_b, b),
+                "cycle_a": _colors(cycled_a, a),
+                "cycle_b": _colors(cycled_b, b),
             }
             if config.paired:
-                output["distance_a_to_b"] = _differences(fake_b, b)
-                output["distance_b_to_a"] = _differences(fake_a, a)
-                output["untranslated_distance"] = _differences(a, b)
+                output["distance_a_to_b"] = _colors(fake_b, b)
+                output["distance_b_to_a"] = _colors(fake_a, a)
+                output["untranslated_distance"] = _colors(a, b)
         return output
 
     def features(pictures: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def create_evaluator(config: Config, generators: Generators) -> Engine:
     if config.paired:
         names += ["distance_a_to_b", "distance_b_to_a", "untranslated_distance"]
     for name in names:
-        Average(output_transform=itemgetter(name)).attach(evaluator, name)
+        MeanAbsoluteError(output_transform=itemgetter(name)).attach(evaluator, name)
     return evaluator
 
 
@@ -78,6 +78,6 @@ def _translated(generator: Generator, pictures: Tensor) -> Tensor:
     return generator(pictures) if len(pictures) else pictures
 
 
-def _differences(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean absolute difference of each pair, (B, 1), of colours from 0 to 1."""
-    return (one - other).abs().flatten(1).mean(1, keepdim=True) / 2
+def _colors(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pictures as numbers from 0 to 1, (B * 3 * H * W,), as MeanAbsoluteError takes them."""
+    return (one.flatten() + 1) / 2, (other.flatten() + 1) / 2
