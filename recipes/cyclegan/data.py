@@ -119,14 +119,13 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def _resized(image: Image.Image, size: int, *, square: bool) -> Image.Image:
-    box = None
     if square:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
+        image = image.crop((left, top, left + side, top + side))
     if image.size == (size, size):
         return image
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def _shown(size: tuple[int, int]) -> str:

@@ -168,9 +168,8 @@ def load_generator(weights: dict[str, Tensor]) -> Generator:
     try:
         width = len(weights["1.weight"])
         blocks = sum(name.endswith("layers.1.weight") for name in weights)
-        with torch.device("meta"):  # what is loaded need not be initialised
-            net = Generator(width, blocks)
-        net.load_state_dict(weights, assign=True)
+        net = Generator(width, blocks)
+        net.load_state_dict(weights)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError("not the weights of a generator") from error
     return net

@@ -65,8 +65,9 @@ class PicturePool:
         return handed_out[first : first + len(pictures)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the pictures, and how many there are."""
-        return {"pictures": self._pictures, "count": self._count}
+        """Return a copy of the pictures, and how many there are."""
+        pictures = None if self._pictures is None else self._pictures.clone()
+        return {"pictures": pictures, "count": self._count}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on with the pictures of :meth:`state_dict`."""

@@ -237,20 +237,21 @@ def train_in_group(rank: int, config: Config, run: recipe.Run, store: str) -> No
     dist.destroy_process_group()
 
 
-def test_two_processes_learn_and_measure_what_one_does(
-    tmp_path: Path, pictures: Path, trained: Path
-) -> None:
+def test_two_processes_learn_and_measure_what_one_does(tmp_path: Path, pictures: Path) -> None:
     # Every picture is normalised by itself and the pools are those of the whole batch, so that but
-    # for round-off nothing depends on the number of processes.
-    run = run_in(tmp_path / "two", pictures)
-    assert in_processes(2, train_in_group, CONFIG, run, f"file://{tmp_path / 'store'}") == [0, 0]
-    one, two = run_in(trained, pictures).load("model.pt"), run.load("model.pt")
+    # for round-off, of which Adam makes more the larger its step, nothing depends on their number.
+    config = replace(CONFIG, lr=2e-5)
+    runs = {number: run_in(tmp_path / number, pictures) for number in ("one", "two")}
+    store = f"file://{tmp_path / 'store'}"
+    assert in_processes(2, train_in_group, config, runs["two"], store) == [0, 0]
+    train.train(config, runs["one"])
+    one, two = (run.load("model.pt") for run in runs.values())
     for name, weights in one.items():
-        torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-3)
-    for row, expected in zip(curves(tmp_path / "two"), curves(trained), strict=True):
-        assert row == pytest.approx(expected, rel=2e-3)
-    metrics = json.loads((run.outputs / "metrics.json").read_text())
-    assert evaluate.evaluate(CONFIG, run) == pytest.approx(metrics, rel=1e-5)
+        torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-6)
+    for row, expected in zip(curves(tmp_path / "two"), curves(tmp_path / "one"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+    metrics = json.loads((runs["two"].outputs / "metrics.json").read_text())
+    assert evaluate.evaluate(config, runs["two"]) == pytest.approx(metrics, rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
