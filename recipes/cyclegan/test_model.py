@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,15 +25,22 @@ def pictures(count: int, size: int = 16, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=chance) * 2 - 1
 
 
+def count_weights(net: nn.Module) -> int:
+    return sum(weight.numel() for weight in net.parameters())
+
+
+def assert_close(one: torch.Tensor | None, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
 # Nets
 
 
 def test_the_nets_are_the_paper_s() -> None:
     # Of the authors' 11,378,179 and 2,764,737 weights, less the biases that a normalisation takes
     # away: 64 + 128 + 256 + 18 * 256 + 128 + 64, and 128 + 256 + 512.
-    count = lambda net: sum(of.numel() for of in net.parameters())  # noqa: E731 - a word for it
-    assert count(Generator(64, 9)) == 11_378_179 - 5_248
-    assert count(Discriminator(64, 3)) == 2_764_737 - 896
+    assert count_weights(Generator(64, 9)) == 11_378_179 - 5_248
+    assert count_weights(Discriminator(64, 3)) == 2_764_737 - 896
 
 
 def test_a_discriminator_of_three_layers_judges_patches_of_70_pixels() -> None:
@@ -42,9 +51,10 @@ def test_a_discriminator_of_three_layers_judges_patches_of_70_pixels() -> None:
     picture = pictures(1, 256).requires_grad_()
     looks = net(picture)
     assert looks.shape == (1, 1, 30, 30)
-    looks[0, 0, 15, 15].backward()
+    torch.autograd.backward(looks[0, 0, 15, 15])
+    assert picture.grad is not None
     rows, columns = picture.grad[0].abs().sum(0).nonzero().unbind(1)
-    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (70, 70)
+    assert [int(of.max() - of.min()) + 1 for of in (rows, columns)] == [70, 70]
 
 
 def test_generators_make_each_picture_by_itself_with_or_without_identity() -> None:
@@ -52,14 +62,13 @@ def test_generators_make_each_picture_by_itself_with_or_without_identity() -> No
     a, b = pictures(2), pictures(2, seed=1)
     made = nets(a, b, identity=True)
     assert (made.real_a is a, made.real_b is b) == (True, True)
-    close = lambda one, other: torch.testing.assert_close(one, other, rtol=0, atol=1e-6)  # noqa: E731 - likewise
-    close(made.fake_b, nets.a_to_b(a))
-    close(made.fake_a, nets.b_to_a(b))
-    close(made.cycled_a, nets.b_to_a(nets.a_to_b(a)))
-    close(made.cycled_b, nets.a_to_b(nets.b_to_a(b)))
-    close(made.same_a, nets.b_to_a(a))
-    close(made.same_b, nets.a_to_b(b))
-    close(made.fake_b[:1], nets.a_to_b(a[:1]))
+    assert_close(made.fake_b, nets.a_to_b(a))
+    assert_close(made.fake_a, nets.b_to_a(b))
+    assert_close(made.cycled_a, nets.b_to_a(nets.a_to_b(a)))
+    assert_close(made.cycled_b, nets.a_to_b(nets.b_to_a(b)))
+    assert_close(made.same_a, nets.b_to_a(a))
+    assert_close(made.same_b, nets.a_to_b(b))
+    assert_close(made.fake_b[:1], nets.a_to_b(a[:1]))
     assert nets(a, b).same_a is None
 
 
@@ -160,7 +169,7 @@ def test_a_pool_of_no_size_lets_pictures_pass() -> None:
 
 
 def test_without_inception_s_weights_the_distance_has_another_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert create_extractor("auto", CPU).name == "colors_and_edges"
@@ -169,7 +178,7 @@ def test_without_inception_s_weights_the_distance_has_another_name(
 
 
 def test_with_inception_s_weights_the_distance_is_called_fid(
-    monkeypatch: pytest.MonkeyPatch, tmp_path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from torchvision.models import inception_v3
 
