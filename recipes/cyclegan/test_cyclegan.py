@@ -317,6 +317,18 @@ def test_a_stage_depends_on_every_module_that_it_imports(stage: str) -> None:
     assert sorted(paths) == sorted(f"recipes/cyclegan/{name}.py" for name in found)
 
 
+@pytest.mark.parametrize("profile", ["tiny", "tiny_ddp"])
+def test_the_recorded_tiny_runs_came_far_nearer_to_the_known_answers_than_no_translation_at_all(
+    profile: str,
+) -> None:
+    path = HERE / "runs" / profile / "metrics.json"
+    if not path.is_file():
+        pytest.skip("no tiny run here")
+    metrics = json.loads(path.read_text())
+    for direction in ("a_to_b", "b_to_a"):
+        assert metrics[f"distance_{direction}"] < metrics["untranslated_distance"] / 4
+
+
 def test_a_copy_of_the_recipe_trains_evaluates_and_translates_from_the_command_line(
     tmp_path: Path, pictures: Path
 ) -> None:
