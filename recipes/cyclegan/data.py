@@ -221,7 +221,7 @@ def load_test(config: Config, folder: Path) -> TestPictures:
     if config.paired:
         names = [[path.name for path in find_pictures(folder / f"test{of}")] for of in "AB"]
         if names[0] != names[1]:
-            odd = sorted(set(names[0]) ^ set(names[1]))[0]
+            odd = min(set(names[0]) ^ set(names[1]))
             raise recipe.RecipeError(
                 f"{folder}: {odd} is in one of testA and testB only; `paired: true` takes pictures "
                 "of the same names"
