@@ -1,7 +1,7 @@
 """Write ``data/tiny_voc``: ``python -m data.make_tiny_voc``. No network.
 
 Twenty classes that a small net learns in seconds, in the files and the layout of VOC2012: things of
-five colours in four patterns, of any shape and place, on a noisy ground, each with a border of
+ten colours in two patterns, of any shape and place, on a noisy ground, each with a border of
 void. No two images need be of one size. There are 80 to train on, and 40 to measure.
 """
 
@@ -20,8 +20,11 @@ from ._folder import check, files_of, make
 FOLDER = "VOCdevkit/VOC2012"
 SUMS = "SHA256SUMS"  # of every file, for sha256sum -c
 COUNTS = {"train": 80, "val": 40}
-COLORS = ((220, 40, 40), (40, 200, 60), (60, 80, 230), (220, 200, 40), (200, 60, 220))
-PATTERNS = ("solid", "rows", "columns", "checks")
+COLORS = (
+    (230, 20, 20), (20, 210, 40), (40, 60, 240), (240, 220, 20), (220, 40, 230),
+    (20, 220, 230), (245, 130, 10), (250, 250, 250), (110, 60, 10), (10, 90, 90),
+)  # fmt: skip
+PATTERNS = ("solid", "checks")
 CLASSES, VOID = len(COLORS) * len(PATTERNS), 255
 
 Pixels = npt.NDArray[np.uint8]
@@ -34,7 +37,7 @@ def draw(classes: Sequence[int], chance: np.random.RandomState) -> tuple[Pixels,
     mask = np.zeros((height, width), np.uint8)
     rows, columns = np.mgrid[:height, :width]
     for of_class in classes:
-        radius, shape = chance.randint(9, 15), chance.randint(3)
+        radius, shape = chance.randint(12, 20), chance.randint(3)
         down = abs(rows - chance.randint(radius, height - radius))
         right = abs(columns - chance.randint(radius, width - radius))
         distance = (np.hypot(down, right), np.maximum(down, right) * 8 / 7, (down + right) * 4 / 5)
@@ -42,9 +45,7 @@ def draw(classes: Sequence[int], chance: np.random.RandomState) -> tuple[Pixels,
         color, pattern = divmod(of_class - 1, len(PATTERNS))
         dark = {
             "solid": np.zeros_like(inside),
-            "rows": rows // 3 % 2 == 0,
-            "columns": columns // 3 % 2 == 0,
-            "checks": (rows // 3 + columns // 3) % 2 == 0,
+            "checks": (rows // 4 + columns // 4) % 2 == 0,
         }[PATTERNS[pattern]]
         mask[around] = VOID
         mask[inside] = of_class
