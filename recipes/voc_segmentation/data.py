@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -114,23 +113,25 @@ def load(config: Config, folder: Path) -> Loaders:
     options: dict[str, Any] = {"num_workers": config.workers}
     if config.workers:
         options["persistent_workers"] = True
-    loader = partial(idist.auto_dataloader, seed=config.seed, collate_fn=collate, **options)
     return Loaders(
-        training=loader(
+        training=idist.auto_dataloader(
             AugmentedPairs(pairs, config),
+            seed=config.seed,
+            collate_fn=collate,
             batch_size=config.batch_size,
             shuffle=True,
             drop_last=True,
             with_epoch=True,
+            **options,
         ),
-        validation=load_validation(config, folder),
+        validation=load_validation(config, WholePairs(find(folder, "val"))),
     )
 
 
-def load_validation(config: Config, folder: Path) -> DataLoader[Batch]:
-    """Check the validation pairs, and return their loader alone."""
+def load_validation(config: Config, pairs: WholePairs) -> DataLoader[Batch]:
+    """Return the loader of whole pairs to evaluate on, in their order."""
     return idist.auto_dataloader(
-        WholePairs(find(folder, "val")),
+        pairs,
         batch_size=config.validation_batch_size,
         seed=config.seed,
         collate_fn=collate,

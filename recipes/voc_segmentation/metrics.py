@@ -73,14 +73,14 @@ def average_views(
         flip: whether each view counts mirrored, too.
     """
     size = images.shape[2:]
-    found = []
+    found: list[Tensor] = []
     for factor in views:
         resized = images
         if factor != 1:
             scaled = [max(1, round(side * factor)) for side in size]
             resized = F.interpolate(images, scaled, mode="bilinear", antialias=factor < 1)
         for mirrored in (False, True)[: 1 + flip]:
-            logits = model(resized.flip(-1) if mirrored else resized)["out"]
+            logits: Tensor = model(resized.flip(-1) if mirrored else resized)["out"]
             if factor != 1:
                 logits = F.interpolate(logits, size, mode="bilinear")
             found.append(logits.flip(-1) if mirrored else logits)

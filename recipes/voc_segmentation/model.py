@@ -82,15 +82,16 @@ class TimmNet(nn.Module):
         import timm  # seconds to import
 
         try:
-            self.backbone = timm.create_model(encoder, pretrained=learned, features_only=True)
+            backbone = timm.create_model(encoder, pretrained=learned, features_only=True)
         except (RuntimeError, AttributeError) as error:  # unknown; without features
             raise recipe.RecipeError(
                 f"encoder: timm {timm.__version__} has no {encoder!r} with features_only "
                 f"({error}); timm.list_models() names all"
             ) from error
         # Stages at half the image's size are left to those at a quarter and beyond.
-        channels: list[int] = self.backbone.feature_info.channels()
-        self._first = sum(stride < 4 for stride in self.backbone.feature_info.reduction())
+        channels: list[int] = backbone.feature_info.channels()
+        self._first = sum(stride < 4 for stride in backbone.feature_info.reduction())
+        self.backbone: nn.Module = backbone
         self.head = SumHead(channels[self._first :], head_width)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
