@@ -50,8 +50,8 @@ class Config(recipe.Config):
     the same gradient, but that each part is normalised by its own statistics."""
 
     validation_batch_size: int = 1
-    """Images of an evaluation's step, over all processes, padded with void to the largest of them;
-    1 where the figure is to be that of whole images alone."""
+    """Images of an evaluation's step in each process, padded with void to the largest of them; with
+    more than 1 the padding has a little say in what is predicted near it."""
 
     workers: int = 0
     """Processes that read and transform images, for each process that trains; no effect on data."""
@@ -139,6 +139,6 @@ class Config(recipe.Config):
         whose = {"light": None, "timm": "timm"}.get(self.net, "torchvision")
         if self.weights_backbone not in (None, whose):
             raise ValueError(
-                f"weights_backbone: expected {whose or 'null'} or null for the net {self.net!r}, "
+                f"weights_backbone: expected {f'{whose} or ' if whose else ''}null for the net {self.net!r}, "
                 f"got {self.weights_backbone!r}"
             )

@@ -132,7 +132,7 @@ def load_validation(config: Config, pairs: WholePairs) -> DataLoader[Batch]:
     """Return the loader of whole pairs to evaluate on, in their order."""
     return idist.auto_dataloader(
         pairs,
-        batch_size=config.validation_batch_size,
+        batch_size=config.validation_batch_size * idist.get_world_size(),
         seed=config.seed,
         collate_fn=collate,
         num_workers=config.workers,

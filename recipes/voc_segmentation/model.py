@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ class TimmNet(nn.Module):
         import timm  # seconds to import
 
         try:
-            backbone = timm.create_model(encoder, pretrained=learned, features_only=True)
+            backbone: Any = timm.create_model(encoder, pretrained=learned, features_only=True)
         except (RuntimeError, AttributeError) as error:  # unknown; without features
             raise recipe.RecipeError(
                 f"encoder: timm {timm.__version__} has no {encoder!r} with features_only "

@@ -102,7 +102,8 @@ def _open(path: Path) -> Image.Image:
     except UnidentifiedImageError as error:
         raise recipe.RecipeError(f"{path}: damaged, or no image; fetch it again") from error
     except OSError as error:
-        raise recipe.RecipeError(f"{path}: can't be read: {error.strerror or error}") from error
+        why = f"can't be read: {error.strerror}" if error.errno else "damaged or cut short"
+        raise recipe.RecipeError(f"{path}: {why}") from error
 
 
 def _loaded(path: Path, load: object, *arguments: str) -> Image.Image:

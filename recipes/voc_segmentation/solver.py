@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def summed_loss(outputs: Mapping[str, Tensor], masks: Tensor, auxiliary: float) 
 def create_optimizer(config: Config, net: nn.Module) -> SGD:
     """Return SGD with momentum over two groups, the backbone and the head."""
     backbone = {id(value) for value in net.get_submodule("backbone").parameters()}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": [value for value in net.parameters() if id(value) in backbone],
             "lr": config.lr * config.backbone_lr,

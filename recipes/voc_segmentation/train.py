@@ -124,7 +124,8 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
         run.keep(trainer, model=net, optimizer=optimizer, scaler=scaler, **loggers)
         trainer.run(data.training, max_iters=steps)
     run.save("model.pt", net.state_dict())
-    metrics = evaluator.run(data.validation).metrics
+    last = create_evaluator(model, config.views, flip=config.flip)
+    metrics = last.run(data.validation).metrics
     return {name: float(metrics[name]) for name in HEADLINE}
 
 
