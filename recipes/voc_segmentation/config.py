@@ -138,7 +138,8 @@ class Config(recipe.Config):
             raise ValueError("auxiliary: LR-ASPP has no auxiliary head; expected 0")
         whose = {"light": None, "timm": "timm"}.get(self.net, "torchvision")
         if self.weights_backbone not in (None, whose):
+            choices = "null" if whose is None else f"{whose} or null"
             raise ValueError(
-                f"weights_backbone: expected {f'{whose} or ' if whose else ''}null for the net {self.net!r}, "
+                f"weights_backbone: expected {choices} for the net {self.net!r}, "
                 f"got {self.weights_backbone!r}"
             )
