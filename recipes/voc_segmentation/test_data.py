@@ -33,10 +33,11 @@ def test_pairs_are_those_that_torchvision_reads(pairs: Path) -> None:
     theirs = VOCSegmentation(pairs, year="2012", image_set="val")
     ours = data.WholePairs(find(pairs, "val"))
     assert len(ours) == len(theirs) == VALIDATION
-    for (image, mask, place), (picture, truth) in zip(ours, theirs, strict=True):
+    for place in range(VALIDATION):
+        (image, mask, number), (picture, truth) = ours[place], theirs[place]
+        assert number == place
         assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(picture))
         assert np.array_equal(mask.numpy(), np.asarray(truth))
-        assert torch.equal(ours[place][0], image)
 
 
 def test_the_palette_is_voc_s() -> None:
