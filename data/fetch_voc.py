@@ -20,17 +20,22 @@ import shutil
 import socket
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import yaml
 from PIL import Image
+from tqdm import tqdm
 
 from ._folder import DATASETS, HERE, DataError, replace_folder
-from ._voc import FOLDER, IMAGES, LISTS, MASKS, check_pairs, read_list
-from .fetch import MIRROR, PATIENCE
 
+FOLDER = "VOCdevkit/VOC2012"
+IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
+CLASSES, VOID = 21, 255
+MIRROR = "COOKFIRE_MIRROR"
+PATIENCE = 30.0  # seconds that a silent server is waited for; torchvision would wait for ever
 SUBSET = (
     "train on them by `python -m recipes.voc_segmentation.train --profile small --data {} --out "
     "DIR`, and call the result what it is"
@@ -166,6 +171,53 @@ def add_sbd(archive: Path, names: list[str], root: Path) -> None:
     check_pairs(root, sorted(added))
     lines = sorted({*official["train"], *added})
     _list(root, "trainaug").write_text("".join(f"{name}\n" for name in lines))
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the names on a list of images.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    return path.read_text().split()
+
+
+def check_pairs(root: Path, names: Sequence[str]) -> None:
+    """Raise DataError for the first image or mask that can't be learned from, with its name.
+
+    Args:
+        root: ``VOCdevkit/VOC2012``.
+        names: of the pairs, without their endings.
+    """
+    for name in tqdm(names, unit=" pairs", desc=f"checking {root.name}"):
+        check_pair(root / IMAGES / f"{name}.jpg", root / MASKS / f"{name}.png")
+
+
+def check_pair(image: Path, mask: Path) -> None:
+    """Raise DataError unless both are there, of one size, and the mask has classes and void."""
+    for path in (image, mask):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+    try:
+        with Image.open(image) as opened:
+            size = opened.size
+        with Image.open(mask) as opened:
+            mode, values = opened.mode, np.asarray(opened)
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{mask} or its image: damaged or cut short ({error})") from error
+    if mode not in ("P", "L"):
+        raise DataError(f"{mask}: a mask of mode {mode}, expected a class index a pixel (P or L)")
+    if values.shape[::-1] != size:
+        width, height = size
+        raise DataError(
+            f"{mask}: {values.shape[1]}x{values.shape[0]} pixels, but its image has "
+            f"{width}x{height}"
+        )
+    wrong = values[(values >= CLASSES) & (values != VOID)]
+    if wrong.size:
+        raise DataError(f"{mask}: class {wrong[0]}, expected 0 to {CLASSES - 1}, or {VOID}")
 
 
 def _list(root: Path, split: str) -> Path:

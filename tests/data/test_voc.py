@@ -15,27 +15,27 @@ from scipy.io import savemat
 from torchvision.datasets import SBDataset, VOCSegmentation
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from data import _folder, _voc, fetch_voc, make_tiny_voc
+from data import _folder, fetch_voc, make_tiny_voc
 
 NAMES = {"train": ["a", "b", "c"], "val": ["d", "e"]}
 
 
 def write_voc(mirror: Path) -> Path:
-    root = mirror / _voc.FOLDER
-    for part in (_voc.IMAGES, _voc.MASKS, _voc.LISTS):
+    root = mirror / fetch_voc.FOLDER
+    for part in (fetch_voc.IMAGES, fetch_voc.MASKS, fetch_voc.LISTS):
         (root / part).mkdir(parents=True)
     for split, names in NAMES.items():
-        (root / _voc.LISTS / f"{split}.txt").write_text("\n".join(names) + "\n")
+        (root / fetch_voc.LISTS / f"{split}.txt").write_text("\n".join(names) + "\n")
         for name in names:
             write_pair(root, name)
     write_pair(root, "not_segmented")
-    (root / _voc.MASKS / "not_segmented.png").unlink()
+    (root / fetch_voc.MASKS / "not_segmented.png").unlink()
     return root
 
 
 def write_pair(root: Path, name: str) -> None:
-    Image.new("RGB", (9, 7)).save(root / _voc.IMAGES / f"{name}.jpg")
-    Image.new("L", (9, 7), 5).save(root / _voc.MASKS / f"{name}.png")
+    Image.new("RGB", (9, 7)).save(root / fetch_voc.IMAGES / f"{name}.jpg")
+    Image.new("L", (9, 7), 5).save(root / fetch_voc.MASKS / f"{name}.png")
 
 
 def pack(root: Path, archive: Path, name: str) -> Path:
@@ -62,7 +62,7 @@ def facts(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, object]]:
 
 
 def names_in(folder: Path) -> set[str]:
-    return {path.stem for path in (folder / _voc.FOLDER / _voc.IMAGES).iterdir()}
+    return {path.stem for path in (folder / fetch_voc.FOLDER / fetch_voc.IMAGES).iterdir()}
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -72,7 +72,7 @@ def test_of_a_mirror_the_segmented_images_are_taken(
     mirror = tmp_path / "mirror"
     root = write_voc(mirror)
     if packed:
-        archive = pack(root, mirror / str(facts["voc2012"]["archive"]), _voc.FOLDER)
+        archive = pack(root, mirror / str(facts["voc2012"]["archive"]), fetch_voc.FOLDER)
         facts["voc2012"]["md5"] = md5(archive)
     fetch_voc.fetch_voc2012(mirror, tmp_path / "voc2012")
     assert names_in(tmp_path / "voc2012") == {*NAMES["train"], *NAMES["val"]}
@@ -83,7 +83,7 @@ def test_an_archive_that_is_not_the_published_one_is_refused(
     tmp_path: Path, facts: dict[str, dict[str, object]]
 ) -> None:
     root = write_voc(tmp_path)
-    pack(root, tmp_path / str(facts["voc2012"]["archive"]), _voc.FOLDER)
+    pack(root, tmp_path / str(facts["voc2012"]["archive"]), fetch_voc.FOLDER)
     with pytest.raises(_folder.DataError, match=r"2012\.tar: md5 is \w+, expected 6cd6e1"):
         fetch_voc.fetch_voc2012(tmp_path, tmp_path / "voc2012")
 
@@ -92,7 +92,7 @@ def test_some_of_its_images_are_not_the_official_set_and_the_way_to_use_them_is_
     tmp_path: Path,
 ) -> None:
     root = write_voc(tmp_path)
-    (root / _voc.LISTS / "val.txt").write_text("d\n")
+    (root / fetch_voc.LISTS / "val.txt").write_text("d\n")
     with pytest.raises(_folder.DataError, match=r"val\.txt: names 1 images, .* list 2") as caught:
         fetch_voc.fetch_voc2012(tmp_path, tmp_path / "voc2012")
     assert f"--profile small --data {tmp_path} --out DIR" in str(caught.value)
@@ -112,7 +112,7 @@ def test_some_of_its_images_are_not_the_official_set_and_the_way_to_use_them_is_
 def test_a_mask_that_does_not_fit_is_named_by_the_stage(
     tmp_path: Path, value: int | None, mode: str, size: tuple[int, int], message: str
 ) -> None:
-    mask = write_voc(tmp_path) / _voc.MASKS / "b.png"
+    mask = write_voc(tmp_path) / fetch_voc.MASKS / "b.png"
     mask.unlink()
     if value is not None:
         Image.new(mode, size, value).save(mask)
@@ -155,10 +155,10 @@ def test_the_sbd_adds_images_and_keeps_voc_s_own_masks(
     facts["sbd"] |= {"md5": md5(archive), "list_md5": md5(beside / "train_noval.txt")}
     fetch_voc.fetch_sbd(tmp_path / "mirror", tmp_path / "voc2012", tmp_path / "sbd")
     assert names_in(tmp_path / "sbd") == {"a", "b", "c", "d", "e", "x", "y"}
-    root = tmp_path / "sbd" / _voc.FOLDER
-    assert _voc.read_list(root / _voc.LISTS / "trainaug.txt") == ["a", "b", "c", "x", "y"]
+    root = tmp_path / "sbd" / fetch_voc.FOLDER
+    assert fetch_voc.read_list(root / fetch_voc.LISTS / "trainaug.txt") == ["a", "b", "c", "x", "y"]
     for name, value in (("a", 5), ("x", 3)):
-        with Image.open(root / _voc.MASKS / f"{name}.png") as mask:
+        with Image.open(root / fetch_voc.MASKS / f"{name}.png") as mask:
             assert (np.asarray(mask) == value).all()
 
     (beside / "train_noval.txt").write_text("d\n")
@@ -197,5 +197,5 @@ def test_tiny_voc_has_every_class_in_both_lists_void_and_odd_sizes(tmp_path: Pat
             seen |= set(np.unique(np.asarray(mask)).tolist())
         assert seen == {*range(21), 255}
     assert len(sizes) > 50
-    root = tmp_path / _voc.FOLDER
-    _voc.check_pairs(root, _voc.read_list(root / _voc.LISTS / "train.txt"))
+    root = tmp_path / fetch_voc.FOLDER
+    fetch_voc.check_pairs(root, fetch_voc.read_list(root / fetch_voc.LISTS / "train.txt"))
