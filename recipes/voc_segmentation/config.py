@@ -77,6 +77,10 @@ class Config(recipe.Config):
     auxiliary: float = 0.0
     """Weight of the loss of torchvision's auxiliary head; 0: the net has none."""
 
+    background_weight: float = 1.0
+    """Weight of a background pixel in the loss; less than 1 where there is little to learn from,
+    since most pixels are background and a net from random weights begins by saying only that."""
+
     sync_norm: bool = False
     """Whether the processes' batch normalisations share their statistics (GPUs only)."""
 
@@ -108,7 +112,7 @@ class Config(recipe.Config):
                      "head_width", "size"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "lr", "backbone_lr", "power"):
+        for name in ("epochs", "lr", "backbone_lr", "power", "background_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         for name in ("momentum", "warmup", "jitter"):

@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from .config import Config
-from .palette import VOID
+from .palette import CLASSES, VOID
 
 
-def summed_loss(outputs: Mapping[str, Tensor], masks: Tensor, auxiliary: float) -> Tensor:
+def summed_loss(
+    outputs: Mapping[str, Tensor], masks: Tensor, auxiliary: float, background: float = 1.0
+) -> Tensor:
     """Return the cross-entropy, summed over pixels that are not void, in nats.
 
     Args:
         outputs: of a net: logits ``out``, and ``aux`` with an auxiliary head.
         masks: (B, H, W) of int64.
         auxiliary: weight of the auxiliary head's loss.
+        background: weight of a pixel of the background; all others have 1.
     """
+    weights = None
+    if background != 1:
+        weights = torch.ones(len(CLASSES), device=masks.device)
+        weights[0] = background
     losses = {
-        name: F.cross_entropy(logits, masks, ignore_index=VOID, reduction="sum")
+        name: F.cross_entropy(logits, masks, weights, ignore_index=VOID, reduction="sum")
         for name, logits in outputs.items()
     }
     return losses["out"] + auxiliary * losses["aux"] if auxiliary else losses["out"]

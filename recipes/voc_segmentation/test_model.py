@@ -77,6 +77,10 @@ def test_the_loss_is_the_mean_over_pixels_that_are_not_void() -> None:
     torch.testing.assert_close(summed_loss({"out": logits}, masks, 0.0), expected)
     aux = F.cross_entropy(logits.flip(1), masks, ignore_index=VOID, reduction="sum")
     torch.testing.assert_close(summed_loss(outputs, masks, 0.4), expected + 0.4 * aux)
+    things = known & (masks > 0)
+    rest = summed_loss({"out": logits}, masks.where(things, VOID), 0.0)
+    weighted = summed_loss({"out": logits}, masks, 0.0, 0.25)
+    torch.testing.assert_close(weighted, rest + 0.25 * (expected - rest))
 
 
 def test_the_poly_schedule_falls_to_nothing_and_the_backbone_has_its_own_step_size() -> None:

@@ -69,7 +69,9 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
             with nullcontext() if number == len(parts) else idist.no_sync(model):
                 with autocast:
                     outputs = model(images)
-                    loss = summed_loss(outputs, masks, config.auxiliary) / pixels.clamp(min=1)
+                    loss = summed_loss(
+                        outputs, masks, config.auxiliary, config.background_weight
+                    ) / pixels.clamp(min=1)
                 torch.autograd.backward(scaler.scale(loss))
             total += loss.detach()
         scaler.step(optimizer)
