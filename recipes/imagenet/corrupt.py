@@ -11,7 +11,7 @@ from cookfire import distributed as idist
 from cookfire.engine import Engine, Events
 from cookfire.handlers import recipe
 
-from .sources import Source, UnreadableImageError
+from .sources import UNREADABLE, Source
 
 SHOWN = 5  # names in a message
 logger = logging.getLogger("cookfire.handlers.recipe")
@@ -30,6 +30,7 @@ class CorruptImages:
     ) -> None:
         self._sources = sources
         self._say = say
+        self._said = dict.fromkeys(sources, 0)
         self._found: dict[str, set[int]] = {split: set() for split in sources}
 
     def attach(self, engine: Engine, split: str) -> None:
@@ -53,6 +54,7 @@ class CorruptImages:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on with what :meth:`state_dict` returned."""
         self._found = {split: set(found) for split, found in state_dict.items()}
+        self._said = {split: len(found) for split, found in self._found.items()}
 
     def _look(self, engine: Engine, split: str) -> None:
         # Those of a batch are on the host; most batches have none.
@@ -62,15 +64,17 @@ class CorruptImages:
             found.update(new)
             for index in new:
                 try:
-                    self._sources[split].image(index)
-                except UnreadableImageError as error:
-                    logger.warning("skipped: %s", error)
+                    with self._sources[split].open(index) as image:
+                        image.load()
+                except UNREADABLE as error:
+                    name = self._sources[split].name(index)
+                    logger.warning("skipped %s: %s", name, " ".join(str(error).split()))
 
     def _exchange(self, _: Engine, split: str) -> None:
-        before = len(self._found[split])
         for found in idist.all_gather(sorted(self._found[split])):
             self._found[split].update(found)
-        if idist.get_rank() == 0 and len(self._found[split]) > before:
+        if idist.get_rank() == 0 and len(self._found[split]) > self._said[split]:
+            self._said[split] = len(self._found[split])
             self._say(f"{split}: {_count(self.names(split))}")
 
 
@@ -85,8 +89,9 @@ def refuse_corrupt(sources: Mapping[str, Source]) -> None:
 
         def look(index: int, source: Source = source) -> str | None:
             try:
-                source.image(index)
-            except UnreadableImageError:
+                with source.open(index) as image:
+                    image.load()
+            except UNREADABLE:
                 return source.name(index)
             return None
 

@@ -16,7 +16,7 @@ from cookfire import distributed as idist
 from cookfire.handlers import recipe
 
 from .config import Config
-from .sources import Source, UnreadableImageError, find
+from .sources import UNREADABLE, Source, find
 from .transforms import middle_crop, random_crop
 
 # Of ImageNet's channels, scaled to [0, 1]: what published weights were trained with.
@@ -69,15 +69,15 @@ class TrainingImages(Dataset[Item]):
         for offset in range(len(self)):
             at = (index + offset) % len(self)
             try:
-                image = self.source.image(at)
-            except UnreadableImageError:
+                with self.source.open(at) as image:
+                    cropped = random_crop(
+                        image, size_at(config, epoch),
+                        smallest=config.smallest_crop, flip=config.flip,
+                        seed=config.seed, epoch=epoch, index=at,
+                    )  # fmt: skip
+            except UNREADABLE:
                 corrupt.append(at)
                 continue
-            cropped = random_crop(
-                image, size_at(config, epoch),
-                smallest=config.smallest_crop, flip=config.flip,
-                seed=config.seed, epoch=epoch, index=at,
-            )  # fmt: skip
             return Item(cropped, int(self.source.labels[at]), tuple(corrupt))
         raise recipe.RecipeError(f"{self.source.name(index)}: neither it nor any image is readable")
 
@@ -93,12 +93,12 @@ class ValidationImages(Dataset[Item]):
         return len(self.source.labels)
 
     def __getitem__(self, index: int) -> Item:
+        size, share = self._config.validation_size, self._config.validation_crop
         try:
-            image = self.source.image(index)
-        except UnreadableImageError:
+            with self.source.open(index) as image:
+                cropped = middle_crop(image, size, share)
+        except UNREADABLE:
             return Item(None, -1, (index,))
-        config = self._config
-        cropped = middle_crop(image, config.validation_size, config.validation_crop)
         return Item(cropped, int(self.source.labels[index]))
 
 
@@ -115,7 +115,7 @@ class Loaders(NamedTuple):
     sources: dict[str, Source]
     """What these read: ``train`` and ``val``."""
 
-    classes: Sequence[str]
+    classes: list[str]
 
 
 def size_at(config: Config, epoch: int) -> int:

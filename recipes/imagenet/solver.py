@@ -37,10 +37,14 @@ def create_optimizer(config: Config, net: nn.Module) -> Optimizer:
 
 
 def create_schedule(config: Config, optimizer: Optimizer, iterations: int) -> LambdaLR:
-    """Return the step sizes' schedule: a straight line up, then a half cosine down to 0."""
+    """Return the step sizes' schedule: a straight line up, then a half cosine down to 0.
+
+    It is called at each iteration; those that make one step together have one size.
+    """
     rising = round(config.warmup / config.epochs * iterations)
 
     def factor(iteration: int) -> float:
+        iteration -= iteration % config.accumulate
         if iteration < rising:
             return (iteration + 1) / (rising + 1)
         progress = (iteration - rising) / max(1, iterations - rising)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image, read_file
 
 from cookfire.handlers import recipe
 
@@ -20,8 +20,8 @@ SPLITS = {"train": "train", "val": "test"}  # as the files of CIFAR-100 are name
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-class UnreadableImageError(Exception):
-    """An image that can't be read or decoded; the text names it and says why."""
+# What reading or decoding an image raises where its file is damaged, or is not there.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class Source(Protocol):
@@ -30,12 +30,8 @@ class Source(Protocol):
     classes: list[str]
     labels: Tensor  # (N,) of int64
 
-    def image(self, index: int) -> Tensor:
-        """Return an image (3, height, width) of uint8, whatever its file has.
-
-        Raises:
-            UnreadableImageError: it can't be read or decoded.
-        """
+    def open(self, index: int) -> Image.Image:
+        """Return an image that is yet to be decoded; that, and this, may raise ``UNREADABLE``."""
 
     def name(self, index: int) -> str:
         """Return what to call an image: its path in the data set's folder."""
@@ -83,15 +79,9 @@ class ImageFolder:
         self._files = np.array([os.fsencode(file) for file in files])
         self.labels = torch.tensor(labels)
 
-    def image(self, index: int) -> Tensor:
+    def open(self, index: int) -> Image.Image:
         """Return an image; see :class:`Source`."""
-        path = self._folder / os.fsdecode(self._files[index])
-        try:
-            image: Tensor = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise UnreadableImageError(f"{path}: {' '.join(str(error).split())}") from error
-
-        return image
+        return Image.open(self._folder / os.fsdecode(self._files[index]))
 
     def name(self, index: int) -> str:
         """Return the image's path."""
@@ -106,10 +96,10 @@ class Cifar100:
         self._split = split
         content = _unpickle(here / SPLITS[split])
         try:
-            self._images = torch.from_numpy(content["data"]).reshape(-1, 3, 32, 32)
+            self._images = content["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             self.labels = torch.tensor(content["fine_labels"], dtype=torch.int64)
             self.classes = [str(name) for name in _unpickle(here / "meta")["fine_label_names"]]
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise recipe.RecipeError(
                 f"{here / SPLITS[split]}: not CIFAR-100 ({type(error).__name__}: {error}); fetch "
                 "it again"
@@ -117,9 +107,9 @@ class Cifar100:
         if len(self._images) != len(self.labels) or self.labels.max() >= len(self.classes):
             raise recipe.RecipeError(f"{here / SPLITS[split]}: labels don't fit; fetch it again")
 
-    def image(self, index: int) -> Tensor:
+    def open(self, index: int) -> Image.Image:
         """Return an image; see :class:`Source`."""
-        return self._images[index]
+        return Image.fromarray(self._images[index])
 
     def name(self, index: int) -> str:
         """Return the image's number."""
