@@ -121,8 +121,7 @@ def load_file(net: nn.Module, path: Path) -> None:
 def _from_timm(config: Config, classes: int, *, pretrained: bool) -> nn.Module:
     name = config.model
     if not timm.is_model(name):
-        known = timm.list_models()
-        known += [TORCHVISION + other for other in torchvision.models.list_models()]
+        known = timm.list_models() + _torchvision_names()
         raise recipe.RecipeError(f"model: {name!r} is no model of timm's{_near(name, known)}")
     try:
         options = cast("dict[str, Any]", config.options)
@@ -140,9 +139,8 @@ def _from_timm(config: Config, classes: int, *, pretrained: bool) -> nn.Module:
 
 def _from_torchvision(config: Config, classes: int, *, pretrained: bool) -> nn.Module:
     name = config.model.removeprefix(TORCHVISION)
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        near = _near(config.model, [TORCHVISION + other for other in known])
+    if config.model not in _torchvision_names():
+        near = _near(config.model, _torchvision_names())
         raise recipe.RecipeError(f"model: {config.model!r} is no classifier of torchvision's{near}")
     try:
         net = torchvision.models.get_model(
@@ -160,6 +158,11 @@ def _from_torchvision(config: Config, classes: int, *, pretrained: bool) -> nn.M
         others = head_parameters(net) if len(weights.meta["categories"]) != classes else set()
         net.load_state_dict({**state, **{name: ours[name] for name in others}})
     return cast("nn.Module", net)
+
+
+def _torchvision_names() -> list[str]:
+    """Return its classifiers; it has nets for other tasks too."""
+    return [TORCHVISION + name for name in torchvision.models.list_models(torchvision.models)]
 
 
 def _not_had(name: str, error: Exception) -> recipe.RecipeError:
