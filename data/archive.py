@@ -20,8 +20,11 @@ import yaml
 from tqdm import tqdm
 
 from ._folder import DATASETS, HERE, DataError, replace_folder
-from .fetch import CHUNK, MIRROR, PATIENCE
 
+# As in fetch.py, which a fork of the recipe does not have.
+MIRROR = "COOKFIRE_MIRROR"
+CHUNK = 1 << 20  # bytes between two updates of a bar
+PATIENCE = 30.0  # seconds that a silent server is waited for; torchvision would wait for ever
 NAMES = ("cifar100", "imagenette")
 
 

@@ -25,8 +25,7 @@ from tqdm import tqdm
 
 from ._folder import DATASETS, HERE, DataError
 from ._images import HEAD, describe, line, read_manifest, scan
-from .archive import check_md5
-from .fetch import MIRROR
+from .archive import MIRROR, check_md5
 
 VARIABLE = "COOKFIRE_IMAGENET"
 TRAIN, VAL, KIT = (
