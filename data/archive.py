@@ -1,0 +1,121 @@
+"""Put a dataset that is one archive into this folder: ``python -m data.archive imagenette``.
+
+The archive comes from the folder that ``$COOKFIRE_MIRROR`` names, if it is there, else from its
+address in ``datasets.yaml``. Either way it must have the md5 that stands there too, and the
+dataset's folder appears whole or not at all. The archive's one folder is left out where it holds
+``train/`` and ``val/``: what is in it is in the dataset's folder then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import socket
+import sys
+import tarfile
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from ._folder import DATASETS, HERE, DataError, replace_folder
+
+# As in fetch.py, which a fork of the recipe does not have.
+MIRROR = "COOKFIRE_MIRROR"
+CHUNK = 1 << 20  # bytes between two updates of a bar
+PATIENCE = 30.0  # seconds that a silent server is waited for; torchvision would wait for ever
+NAMES = ("cifar100", "imagenette")
+
+
+def check_md5(archive: Path, expected: str, advice: str) -> None:
+    """Raise DataError, with ``advice``, unless a file has an md5; it shows a bar."""
+    found = hashlib.md5(usedforsecurity=False)
+    total = archive.stat().st_size
+    with (
+        archive.open("rb") as file,
+        tqdm(total=total, unit="B", unit_scale=True, desc=f"checking {archive.name}") as bar,
+    ):
+        while chunk := file.read(CHUNK):
+            found.update(chunk)
+            bar.update(len(chunk))
+    if found.hexdigest() != expected:
+        raise DataError(f"{archive}: md5 is {found.hexdigest()}, expected {expected}; {advice}")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive, with a bar; nothing in it can leave ``folder``."""
+    total = archive.stat().st_size
+    try:
+        with (
+            archive.open("rb") as file,
+            tarfile.open(fileobj=file) as tar,
+            tqdm(total=total, unit="B", unit_scale=True, desc=f"unpacking {archive.name}") as bar,
+        ):
+            for member in tar:
+                tar.extract(member, folder, filter="data")
+                bar.update(file.tell() - bar.n)
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"{archive}: damaged, or no archive: {error}") from error
+    for inner in [path for path in folder.iterdir() if (path / "val").is_dir()]:
+        for path in inner.iterdir():
+            path.rename(folder / path.name)
+        inner.rmdir()
+
+
+def fetch(name: str, mirror: Path | None, destination: Path) -> None:
+    """Write the dataset ``name`` to the folder ``destination``, from ``mirror`` or by download.
+
+    Raises:
+        DataError: the archive is not the published one, or can't be had: what was tried, and the
+            two ways on.
+    """
+    described = yaml.safe_load(DATASETS.read_text())[name]
+    url, md5 = described["url"], described["md5"]
+    file = url.rpartition("/")[2]
+    if mirror is not None and (mirror / file).is_file():
+        check_md5(mirror / file, md5, f"replace it, or unset {MIRROR} to download")
+        replace_folder(destination, lambda folder: unpack(mirror / file, folder))
+        return
+
+    tried = f"{MIRROR} is not set" if mirror is None else f"{MIRROR} has no {mirror / file}"
+    print(f"{name}: {tried}; downloading", file=sys.stderr)
+
+    def download(folder: Path) -> None:
+        from torchvision.datasets.utils import download_url  # seconds to import
+
+        download_url(url, folder, file, md5)
+        unpack(folder / file, folder)
+        (folder / file).unlink()
+
+    try:
+        replace_folder(destination, download)
+    # torchvision raises RuntimeError where the md5 is another, the network OSError.
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{name} can't be had: {tried}, and the download of {url} failed "
+            f"({' '.join(str(error).split())}). Either put {file} into a folder and set {MIRROR} "
+            "to that folder, or run smoke/imagenet, which needs no download"
+        ) from error
+
+
+def main() -> None:
+    """Parse the command line; an error is one line and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data.archive",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=NAMES)
+    name = parser.parse_args().name
+    socket.setdefaulttimeout(PATIENCE)
+    mirror = os.environ.get(MIRROR)
+    try:
+        fetch(name, Path(mirror).expanduser() if mirror else None, HERE / name)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

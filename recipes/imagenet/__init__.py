@@ -1,0 +1,1 @@
+"""ImageNet classification: any timm or torchvision model on a folder of JPEGs."""
