@@ -78,8 +78,8 @@ class Config(recipe.Config):
     """Weight of the loss of torchvision's auxiliary head; 0: the net has none."""
 
     background_weight: float = 1.0
-    """Weight of a background pixel in the loss; less than 1 where there is little to learn from,
-    since most pixels are background and a net from random weights begins by saying only that."""
+    """Weight of a background pixel in the loss, of other classes' pixels 1: most pixels are
+    background."""
 
     sync_norm: bool = False
     """Whether the processes' batch normalisations share their statistics (GPUs only)."""
