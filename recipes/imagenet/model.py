@@ -12,6 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from cookfire import distributed as idist
 from cookfire.handlers import recipe
 
 from .config import Config
@@ -78,6 +79,13 @@ def set_training(config: Config, model: nn.Module, net: nn.Module) -> None:
         for module in net.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+
+
+@torch.no_grad()
+def share_buffers(net: nn.Module) -> None:
+    """Give all processes the first one's statistics of the normalisations: those that are saved."""
+    for buffer in net.buffers():
+        buffer.copy_(idist.broadcast(buffer))
 
 
 def load_file(net: nn.Module, path: Path) -> None:

@@ -159,6 +159,14 @@ def train_in_group(rank: int, config: Config, run: recipe.Run, store: str) -> No
         train.train(replace(config, sync_bn=True), run)
     with pytest.raises(recipe.RecipeError, match=r"1 corrupt image: train/bee/bee_3.JPEG"):
         train.train(replace(config, corrupt="fatal"), run)
+    # Normalised by statistics of each process's own images; the first one's are saved.
+    out = run.outputs.parent.parent / "normalised"
+    normalised = replace(MIXED, epochs=1, accumulate=1, batch_size=4, validation_batch_size=14)
+    train.train(normalised, run_in(out, run.data))
+    evaluate.evaluate(normalised, run_in(out, run.data))
+    if rank == 0:  # which writes
+        metrics = json.loads((out / "outs" / "metrics.json").read_text())
+        assert curves(out)[-1]["ema_loss"] == metrics["ema_loss"]
     dist.destroy_process_group()
 
 

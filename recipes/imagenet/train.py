@@ -38,7 +38,7 @@ from .config import Config
 from .corrupt import CorruptImages, refuse_corrupt
 from .data import Batch, create_mixing, load, prepare_batch
 from .metrics import create_evaluator
-from .model import create_model, set_training
+from .model import create_model, set_training, share_buffers
 from .solver import create_optimizer, create_schedule
 from .speed import Speed
 
@@ -110,6 +110,7 @@ def train(config: Config, run: recipe.Run) -> dict[str, float]:
         text = f"accuracy {metrics['accuracy']:.4f}, top 5 {metrics['top5']:.4f}"
         if config.ema:
             with ema.swapped():
+                share_buffers(net)
                 evaluators["ema"].run(data.validation)
             text += f", of the average {evaluators['ema'].state.metrics['accuracy']:.4f}"
         progress.log_message(f"epoch {epoch}: {text}, loss {metrics['loss']:.4f}")
