@@ -56,8 +56,11 @@ class Config(recipe.Config):
     workers: int = 0
     """Processes that read and transform images, for each process that trains; no effect on data."""
 
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW, which takes a net further that begins with random weights."""
+
     lr: float
-    """Step size of SGD for the head at its highest, for the mean loss of a pixel."""
+    """Step size for the head at its highest, for the mean loss of a pixel."""
 
     backbone_lr: float = 1.0
     """Factor of ``lr`` for the backbone: less where it begins with learned weights."""
@@ -69,10 +72,11 @@ class Config(recipe.Config):
     """Share of the training in which the step size rises in a straight line, from nearly 0."""
 
     momentum: float = 0.9
-    """Share of the last step that SGD adds to the next, from 0 to below 1."""
+    """Share of the last step that SGD adds to the next, from 0 to below 1; AdamW's first beta."""
 
     weight_decay: float
-    """Factor of the weights that is added to their gradient, as torch's SGD has it."""
+    """Factor of the weights that is added to their gradient, as torch's SGD has it; with AdamW, by
+    which the weights shrink at each step, times ``lr``."""
 
     auxiliary: float = 0.0
     """Weight of the loss of torchvision's auxiliary head; 0: the net has none."""

@@ -1,4 +1,4 @@
-"""What a step minimises, SGD as the profile has it, and the step size at each step."""
+"""What a step minimises, the optimizer as the profile has it, and the step size at each step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from .config import Config
@@ -37,8 +37,8 @@ def summed_loss(
     return losses["out"] + auxiliary * losses["aux"] if auxiliary else losses["out"]
 
 
-def create_optimizer(config: Config, net: nn.Module) -> SGD:
-    """Return SGD with momentum over two groups, the backbone and the head."""
+def create_optimizer(config: Config, net: nn.Module) -> Optimizer:
+    """Return the optimizer over two groups, the backbone and the head."""
     backbone = {id(value) for value in net.get_submodule("backbone").parameters()}
     groups: list[dict[str, Any]] = [
         {
@@ -47,10 +47,13 @@ def create_optimizer(config: Config, net: nn.Module) -> SGD:
         },
         {"params": [value for value in net.parameters() if id(value) not in backbone]},
     ]
-    return SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return AdamW(groups, betas=(config.momentum, 0.999), **shared)
+    return SGD(groups, momentum=config.momentum, **shared)
 
 
-def create_schedule(config: Config, optimizer: SGD, steps: int) -> LambdaLR:
+def create_schedule(config: Config, optimizer: Optimizer, steps: int) -> LambdaLR:
     """Return the poly schedule of both groups' step sizes, after a rise if there is one."""
 
     def factor(step: int) -> float:
