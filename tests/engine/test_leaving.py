@@ -10,7 +10,7 @@ from cookfire.engine import Engine, Events
 from tests.engine.engines import recording_engine
 
 WHEN = [
-    Events.STARTED(event_filter=lambda engine, count: True),
+    Events.STARTED(every=1),
     Events.EPOCH_STARTED(once=2),
     Events.GET_BATCH_STARTED(once=4),
     Events.GET_BATCH_COMPLETED(once=4),
