@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 --max-restarts 10 tests/distributed/elastic.py FOLDER NOISE PAUSE
 
-Each step is noted in ``FOLDER/steps``, so that somebody can kill a process at any of them.
+Each step is noted in ``FOLDER/steps``, so that somebody can kill a process at any of them. While
+there is a file ``FOLDER/alone``, a process that is alone waits for others.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def training(_: int, folder: Path, noise: float = 0.0, pause: float = 0.0) -> No
         with (folder / "steps").open("a") as file:
             file.write(f"{os.getpid()} {idist.get_rank()} {engine.state.iteration}\n")
         time.sleep(pause)
+        while idist.get_world_size() == 1 and (folder / "alone").exists():
+            time.sleep(0.05)
 
     state = RunState(trainer, model=model, optimizer=optimizer)
     saver = DiskSaver(folder / "states", require_empty=False)

@@ -143,6 +143,7 @@ def test_when_a_node_is_lost_the_other_goes_on_alone(processes, tmp_path):
     expected = _uninterrupted(processes, tmp_path / "whole", 1, 0.0)
     folder = tmp_path / "killed"
     folder.mkdir()
+    (folder / "alone").touch()  # until the second one has joined, however slow the machine
     steps = Steps(folder)
     port = _free_port()
     node = (
@@ -159,6 +160,7 @@ def test_when_a_node_is_lost_the_other_goes_on_alone(processes, tmp_path):
         seen = 0
         while set(ranks := steps.wait_for(first, seen + 1)) != {0, 1}:
             seen = len(steps.read())
+        (folder / "alone").unlink()
         steps.wait_for(first, len(steps.read()) + 10)
         second.kill()  # the launcher alone: its process has to notice
         assert first.wait(SECONDS) == 0, logs[0].read_text()

@@ -17,7 +17,7 @@ from cookfire.handlers.recipe import RecipeError, _environment
 
 from .test_recipe_resume import make_toy
 
-SECONDS = 60
+SECONDS = 240
 
 
 def wait_for(path: Path) -> None:
