@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--accept", action="store_true", help="record the finished runs as the baselines first"
     )
+    command.add_argument(
+        "--rerun", action="store_true", help="run the profile's DVC cells anew first (train, ...)"
+    )
     command = commands.add_parser(
         "fork",
         help="make a project of your own of a recipe",
@@ -59,10 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             fork(ROOT.parent, known(options.name), options.folder, options.project, options.git)
             print(f"{options.folder}: a project of its own; its README says how to go on")
             return 0
-        return verify(options.name, options.profile, accept=options.accept)
+        return verify(options.name, options.profile, options.accept, options.rerun)
     except recipe.RecipeError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was there before is there", file=sys.stderr)
+        return 130
 
 
 def folders() -> dict[str, Path]:
@@ -80,11 +86,11 @@ def known(name: str) -> str:
     return name
 
 
-def verify(name: str | None, profile: str | None, *, accept: bool) -> int:
+def verify(name: str | None, profile: str | None, accept: bool, rerun: bool) -> int:
     """Verify one recipe or all; 1 if anything differs, else 2 if anything can't be told."""
     profiles = None if profile is None else [profile]
     chosen = folders().values() if name is None else [folders()[known(name)]]
-    codes = {recipe.verify(folder, profiles, accept=accept) for folder in chosen}
+    codes = {recipe.verify(folder, profiles, accept, rerun) for folder in chosen}
     return next((code for code in (1, 2) if code in codes), 0)
 
 

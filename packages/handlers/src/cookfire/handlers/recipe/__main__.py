@@ -1,4 +1,4 @@
-"""``python -m cookfire.handlers.recipe verify [FOLDER] [--profile P] [--accept]``."""
+"""``python -m cookfire.handlers.recipe verify [FOLDER] [--profile P] [--rerun] [--accept]``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--accept", action="store_true", help="record the finished runs as the baseline first"
     )
+    command.add_argument(
+        "--rerun", action="store_true", help="run the profile's DVC cells anew first"
+    )
     options = parser.parse_args(argv)
     names = None if options.profile is None else [options.profile]
     try:
-        return verify(options.folder, names, accept=options.accept)
+        return verify(options.folder, names, accept=options.accept, rerun=options.rerun)
     except RecipeError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was there before is there", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
