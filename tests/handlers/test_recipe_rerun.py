@@ -145,7 +145,7 @@ def test_after_ctrl_c_everything_is_as_before(project: DvcProject) -> None:
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, said.decode()
-    assert said.decode().endswith("interrupted; what was there before is there\n")
+    assert said.decode().endswith("interrupted; the same command goes on\n")
     assert project.files() == before
 
 

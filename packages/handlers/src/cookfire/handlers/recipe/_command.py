@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from cookfire.handlers.recipe._accept import accept as record
 from cookfire.handlers.recipe._errors import RecipeError
+from cookfire.handlers.recipe._layout import align
 from cookfire.handlers.recipe._parameters import profiles as names_of_profiles
 from cookfire.handlers.recipe._rerun import rerun as run_anew
 from cookfire.handlers.recipe._verify import METRICS, Report, check
@@ -75,12 +76,3 @@ def table_of(report: Report) -> list[str]:
     heading = ("", "baseline", "tolerance", "found", "")
     rows = [(row.name, row.expected, row.tolerance, row.found, row.verdict) for row in report.rows]
     return align([heading, *rows])
-
-
-def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows as lines with columns of equal width."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

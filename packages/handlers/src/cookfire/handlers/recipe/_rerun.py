@@ -15,25 +15,17 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cookfire.handlers.recipe import _manifest, _outs
+from cookfire.handlers.recipe._child import run_python
 from cookfire.handlers.recipe._errors import RecipeError, show_path
 from cookfire.handlers.recipe._lock import locked
 from cookfire.handlers.recipe._parameters import find_profile
 from cookfire.handlers.recipe._yaml import read_yaml
 
 FORCED = ("--single-item", "--force", "--no-run-cache")
-
-# DVC ends with the process that started it (Linux), and a training ends with DVC.
-_DVC = """
-import ctypes, runpy, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-runpy.run_module("dvc", run_name="__main__", alter_sys=True)
-"""
 
 logger = logging.getLogger("cookfire.handlers.recipe")
 
@@ -205,25 +197,9 @@ def _dvc_root(folder: Path) -> Path:
 
 def _repro(root: Path, targets: Sequence[str], options: Sequence[str]) -> None:
     shown = [os.path.relpath(target, root) for target in targets]
-    code = run_and_wait([sys.executable, "-c", _DVC, "repro", *options, *shown], root, os.environ)
+    code = run_python(["-m", "dvc", "repro", *options, *shown], root)
     if code:
         raise RecipeError(
             f"`dvc repro {' '.join([*options, *shown])}` failed (exit code {code}); the outs of "
             "before are back, and the same command goes on with what an interrupted training kept"
         )
-
-
-def run_and_wait(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> int:
-    """Run a command in a folder, with this Python first in its PATH; return its exit code.
-
-    At Ctrl-C, which the terminal sends to the command too, it is let come to its own end.
-    """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', os.defpath)}"
-    with subprocess.Popen(command, cwd=folder, env={**variables, "PATH": path}) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            with contextlib.suppress(KeyboardInterrupt):
-                process.wait()
-            process.kill()
-            raise
