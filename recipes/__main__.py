@@ -1,4 +1,4 @@
-"""The recipes' shell: `python -m recipes list`, `verify [NAME]` and `fork NAME FOLDER`."""
+"""The recipes' shell: `list`, `verify [NAME]`, `repeat NAME` and `fork NAME FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cookfire.handlers import recipe
+from cookfire.handlers.recipe._repeat import add_options
 from recipes._fork import fork
 
 ROOT = Path(__file__).parent
@@ -38,6 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--accept", action="store_true", help="record the finished runs as the baselines first"
     )
+    command.add_argument(
+        "--rerun", action="store_true", help="run the profile's DVC cells anew first (train, ...)"
+    )
+    command = commands.add_parser(
+        "repeat",
+        help="train with several seeds; mean, spread and confidence interval of each metric",
+        description="Train and evaluate a profile with the seeds 0 to N - 1, one after the other, "
+        "and show mean, standard deviation and 95 %% interval of each metric. What has finished "
+        "is kept in the recipe's logs/, and locks and runs/ stay as they are.",
+    )
+    command.add_argument("name", metavar="NAME", help="a recipe")
+    add_options(command)
     command = commands.add_parser(
         "fork",
         help="make a project of your own of a recipe",
@@ -59,10 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             fork(ROOT.parent, known(options.name), options.folder, options.project, options.git)
             print(f"{options.folder}: a project of its own; its README says how to go on")
             return 0
-        return verify(options.name, options.profile, accept=options.accept)
+        if options.command == "repeat":
+            folder = folders()[known(options.name)]
+            recipe.repeat(folder, options.profile, options.runs, options.card)
+            return 0
+        return verify(options.name, options.profile, options.accept, options.rerun)
     except recipe.RecipeError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def folders() -> dict[str, Path]:
@@ -80,11 +100,11 @@ def known(name: str) -> str:
     return name
 
 
-def verify(name: str | None, profile: str | None, *, accept: bool) -> int:
+def verify(name: str | None, profile: str | None, accept: bool, rerun: bool) -> int:
     """Verify one recipe or all; 1 if anything differs, else 2 if anything can't be told."""
     profiles = None if profile is None else [profile]
     chosen = folders().values() if name is None else [folders()[known(name)]]
-    codes = {recipe.verify(folder, profiles, accept=accept) for folder in chosen}
+    codes = {recipe.verify(folder, profiles, accept, rerun) for folder in chosen}
     return next((code for code in (1, 2) if code in codes), 0)
 
 

@@ -91,7 +91,22 @@ def test_the_repositorys_own_recipes_can_be_listed(capsys: pytest.CaptureFixture
     assert {"tiny", "full"} <= {row["profile"] for row in rows if row["recipe"] == "mnist"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["verify", "--help"]])
+def test_repeat_takes_a_recipe_by_name(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(shell.recipe, "repeat", lambda *given: asked.append(given))
+    assert shell.main(["repeat", "soup"]) == 0
+    assert shell.main(["repeat", "soup", "--profile", "tiny", "--runs", "3", "--card"]) == 0
+    assert asked == [(root / "soup", "full", 5, False), (root / "soup", "tiny", 3, True)]
+    assert shell.main(["repeat", "suop"]) == 2
+    assert "did you mean 'soup'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["list", "--help"], ["verify", "--help"], ["repeat", "--help"]],
+)
 def test_each_command_explains_itself(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

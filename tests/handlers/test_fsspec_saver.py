@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import subprocess
@@ -15,12 +14,12 @@ import fsspec
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
-from moto.server import ThreadedMotoServer
 
 from cookfire.handlers import Checkpoint, DamagedCheckpoint, FsspecSaver, ModelCheckpoint
 from cookfire.handlers import _object_store as object_store
 from tests.handlers.helpers import engine_at, model
 from tests.handlers.hostile import write_hostile
+from tests.s3_server import serving
 
 pytestmark = pytest.mark.filterwarnings(
     # Of the server and of what reaches it, not ours.
@@ -31,12 +30,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with serving() as address:
+        yield address
 
 
 @pytest.fixture

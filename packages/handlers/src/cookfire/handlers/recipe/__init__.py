@@ -1,8 +1,8 @@
 """What every recipe needs: strict parameters, a run's folders, going on after a kill, verify.
 
 A recipe's ``train.py`` ends with ``recipe.main(train, Config, __file__)`` and its ``evaluate.py``
-with ``recipe.main(evaluate, Config, __file__, resumable=False)``. See :func:`main`, :class:`Run`
-and :func:`verify`.
+with ``recipe.main(evaluate, Config, __file__, resumable=False)``. See :func:`main`, :class:`Run`,
+:func:`verify` and :func:`repeat`.
 """
 
 from cookfire.handlers._reading import DamagedCheckpoint
@@ -11,7 +11,9 @@ from cookfire.handlers.recipe._errors import RecipeError
 from cookfire.handlers.recipe._main import main
 from cookfire.handlers.recipe._parameters import Config, load, profiles
 from cookfire.handlers.recipe._precision import mixed_precision
+from cookfire.handlers.recipe._repeat import repeat
 from cookfire.handlers.recipe._run import Run
+from cookfire.handlers.recipe._spread import Spread, spreads
 from cookfire.handlers.recipe._verify import Report, check
 
 __all__ = [
@@ -20,10 +22,13 @@ __all__ = [
     "RecipeError",
     "Report",
     "Run",
+    "Spread",
     "check",
     "load",
     "main",
     "mixed_precision",
     "profiles",
+    "repeat",
+    "spreads",
     "verify",
 ]

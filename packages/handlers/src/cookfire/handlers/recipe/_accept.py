@@ -17,6 +17,7 @@ from cookfire.handlers.recipe._baseline import (
 )
 from cookfire.handlers.recipe._errors import RecipeError, name_some, show_path
 from cookfire.handlers.recipe._fingerprint import HASH, NOT_CODE, differences, fingerprint
+from cookfire.handlers.recipe._hardware import deciding
 from cookfire.handlers.recipe._inputs import inputs_of
 from cookfire.handlers.recipe._parameters import find_profile
 from cookfire.handlers.recipe._verify import METRICS, WEIGHTS, read_metrics
@@ -59,6 +60,7 @@ def accept(folder: Path, profile: str) -> None:
         sha256=sha256.removeprefix(HASH),
         inputs=inputs_of(trained),
         environment=_environment.in_order(trained["environment"]),
+        versions=deciding(trained.get("versions", {})),
         commit=_commit(folder, block, [trained, evaluated]),
         date=trained["date"][:10],
     )

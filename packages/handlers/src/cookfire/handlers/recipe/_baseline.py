@@ -37,7 +37,7 @@ class Metric:
         return cls(value, float(f"{max(0.01, 0.02 * abs(value)):.2g}"))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Baseline:
     """What a profile's run must give, and the environment in which its bits hold."""
 
@@ -49,6 +49,10 @@ class Baseline:
     """What the run was made of: where bits differ, verify names the first that explains it."""
 
     environment: dict[str, str | int]
+
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Of Python and the recipe's dependencies; empty in what was recorded before they were."""
+
     commit: str
     date: str
 
@@ -66,7 +70,14 @@ def read_baselines(folder: Path) -> dict[str, Baseline]:
 
 def format_baselines(baselines: Mapping[str, Baseline]) -> str:
     """Return the file's text."""
-    blocks = {name: dataclasses.asdict(baseline) for name, baseline in baselines.items()}
+    blocks = {
+        profile: {
+            name: value
+            for name, value in dataclasses.asdict(baseline).items()
+            if name != "versions" or value
+        }
+        for profile, baseline in baselines.items()
+    }
     return HEADER + "".join(f"{line}\n" for line in _lines(blocks, ""))
 
 

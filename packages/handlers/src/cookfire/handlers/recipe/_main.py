@@ -111,7 +111,11 @@ def _main(
     config = load(params_yaml, options.profile, config_type)
     if options.data is not None:  # what is logged as a parameter is what is used
         config = dataclasses.replace(config, data=str(options.data.resolve()))
-    task = _task(file, options, find_profile(params_yaml, options.profile), config, resumable)
+    block = find_profile(params_yaml, options.profile)
+    if options.seed is not None:
+        config = dataclasses.replace(config, seed=options.seed)
+        block = {**block, "seed": options.seed} if isinstance(block, dict) else block
+    task = _task(file, options, block, config, resumable)
     where = _environment.where(params_yaml, options.profile)
     _environment.require(config.environment, where=where, restart=argv is None)
     _environment.check_instruction_set(config.environment, where=where)
@@ -170,6 +174,9 @@ def _parser(function: Function[ConfigT], params_yaml: Path) -> argparse.Argument
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="another data set in the same layout; needs --out"
     )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="another seed than the profile's; needs --out"
+    )
     return parser
 
 
@@ -196,6 +203,8 @@ def _task(
         raise RecipeError(
             "--data needs --out DIR outside runs/, which holds results on the profile's own data"
         )
+    if options.seed is not None and options.out is None:
+        raise RecipeError("--seed needs --out DIR outside runs/, which holds the profile's own")
     data = recipe / config.data if options.data is None else options.data
     out = None if options.out is None else options.out.resolve()
     resume = recipe / ".resume" / profile if out is None else out / ".resume"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
-import platform
-import re
 import sys
-import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cookfire.handlers.recipe import _git
 from cookfire.handlers.recipe._fingerprint import hash_file
+from cookfire.handlers.recipe._hardware import describe_hardware, versions_of
 from cookfire.handlers.recipe._records import read_record, write_record
 
 NAME = "manifest.json"
@@ -55,10 +51,11 @@ def record(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "environment": dict(environment),
         "fingerprint": dict(fingerprint),
+        "hardware": describe_hardware(str(environment.get("processor", "unknown"))),
         "outputs": {path.name: hash_file(path) for path in sorted(files)},
         "parameters": json.loads(json.dumps(parameters)),  # keys become text, which can be sorted
         "result": dict(result),
-        "versions": _versions(recipe),
+        "versions": versions_of(recipe),
     }
     write_record(logs / NAME, {**(read_record(logs / NAME) or {}), entry: notes})
 
@@ -69,17 +66,3 @@ def notes_on(logs: Path, entry: str, out: Path) -> dict[str, Any] | None:
     if not notes or not out.exists() or notes["outputs"].get(out.name) != hash_file(out):
         return None
     return dict(notes)
-
-
-def _versions(recipe: Path) -> dict[str, str]:
-    """Return the versions of Python and of what the recipe's pyproject.toml asks for."""
-    versions = {"python": platform.python_version()}
-    asked = ["torch"]
-    with suppress(OSError, tomllib.TOMLDecodeError):
-        project = tomllib.loads((recipe / "pyproject.toml").read_text()).get("project", {})
-        asked += project.get("dependencies", [])
-    for requirement in asked:
-        if match := re.match(r"[\w.-]+", requirement):
-            with suppress(importlib.metadata.PackageNotFoundError):
-                versions[match[0]] = importlib.metadata.version(match[0])
-    return versions

@@ -17,6 +17,7 @@ from cookfire.handlers._contents import to_host
 from cookfire.handlers._files import load_file, write_atomically
 from cookfire.handlers._keeping import position_of
 from cookfire.handlers._run_state import RunState
+from cookfire.handlers.mlflow_logger import MLflowLogger
 from cookfire.handlers.recipe._errors import RecipeError, show_path
 from cookfire.handlers.recipe._records import write_record
 
@@ -56,6 +57,9 @@ class Run:
     begins: Callable[[], None] = dataclasses.field(default=_nothing, repr=False)
     """Called by ``keep``: all that could be missing is there, and the training begins."""
 
+    trackers: list[MLflowLogger] = dataclasses.field(default_factory=list, repr=False)
+    """Those that ``keep`` was given; the manifest is logged into their runs at the end."""
+
     def keep(self, trainer: Engine, **objects: object) -> bool:
         """Go on with an interrupted run if there is one, and keep this one resumable.
 
@@ -80,6 +84,7 @@ class Run:
             >>> trainer.run(loader, max_epochs=config.epochs)
         """
         self.begins()
+        self.trackers.extend(value for value in objects.values() if isinstance(value, MLflowLogger))
         if self.states is None:
             return False
         try:

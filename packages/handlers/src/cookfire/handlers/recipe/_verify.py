@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from cookfire.handlers.recipe import _environment, _manifest
+from cookfire.handlers.recipe import _environment, _manifest, _outs
 from cookfire.handlers.recipe._baseline import Baseline, read_baselines
-from cookfire.handlers.recipe._errors import show_path
+from cookfire.handlers.recipe._errors import name_some, show_path
 from cookfire.handlers.recipe._fingerprint import HASH, hash_file
+from cookfire.handlers.recipe._hardware import deciding, versions_of
 from cookfire.handlers.recipe._inputs import SHOWN, Inputs, explain, inputs_here, inputs_of
 from cookfire.handlers.recipe._parameters import find_profile
 
@@ -64,12 +65,18 @@ class Report:
         return CODES[self.verdict]
 
 
-def check(folder: Path, profile: str) -> Report:
-    """Compare the outs of a recipe's profile with its baseline.
+def check(folder: Path, profile: str, locked: Mapping[str, str] | None = None) -> Report:
+    """Compare the outs of a recipe's profile with its baseline, and with the lock's.
 
     Equal bits are demanded where the run's environment, which its manifest tells, is that of the
     baseline. Where outs came from a cache, so that no manifest speaks of them, the environment that
     the profile has on this machine stands in for it.
+
+    Args:
+        folder: the recipe's folder.
+        profile: its name in params.yaml.
+        locked: the md5 of each out by name, where they are not those of ``dvc.lock`` as it is: a
+            rerun writes that anew.
 
     Raises:
         RecipeError: there is no such profile, or a file is not as it must be.
@@ -98,15 +105,24 @@ def check(folder: Path, profile: str) -> Report:
 
     here = "" if trained else "this machine has no record of this run, and "
     environment = trained["environment"] if trained else _environment_here(block)
-    difference = _first_difference(baseline.environment, environment) or (
-        _first_difference(baseline.environment, evaluated["environment"]) if evaluated else None
+    versions = trained.get("versions", {}) if trained else versions_of(folder)
+    difference = (
+        _first_difference(baseline.environment, environment)
+        or (evaluated and _first_difference(baseline.environment, evaluated["environment"]))
+        or _first_difference(baseline.versions, deciding(versions))
     )
-    rows = (*_compare_metrics(baseline, metrics), _compare_weights(baseline, sha256))
+    numbers = _compare_metrics(baseline, metrics)
+    locked = _outs.locked_outs(folder, profile) if locked is None else locked
+    changed = _outs.others(outputs, locked)
+    rows = (*numbers, _compare_weights(baseline, sha256), *_compare_outs(locked, changed))
     if all(row.verdict == "equal" for row in rows):
         return Report(profile, "equal", "equal bits", rows, baseline)
-    within = all(row.verdict != "differs" for row in rows[:-1])
+    within = all(row.verdict != "differs" for row in numbers)
     runs = [inputs_of(run) for run in (trained, evaluated) if run] or [inputs_here(folder, block)]
-    reasons = "; ".join(_reasons(baseline, runs, folder))
+    listed = _reasons(baseline, runs, folder)
+    if changed:
+        listed.append(f"{_outs.NAME} names other bytes of {name_some(changed)}")
+    reasons = "; ".join(listed)
     if difference is None:
         same = "and parameters, data and code are the baseline's too"
         text = (
@@ -158,6 +174,14 @@ def _compare_weights(baseline: Baseline, sha256: str) -> Row:
     found = sha256.removeprefix(HASH)
     verdict: Verdict = "equal" if found == baseline.sha256 else "differs"
     return Row(WEIGHTS, baseline.sha256[:SHOWN], "", found[:SHOWN], verdict)
+
+
+def _compare_outs(locked: Mapping[str, str], changed: Sequence[str]) -> list[Row]:
+    if not locked:
+        return []
+    found = f"{len(changed)} differ" if changed else "the same"
+    verdict: Verdict = "differs" if changed else "equal"
+    return [Row(_outs.NAME, f"{len(locked)} outs", "", found, verdict)]
 
 
 def _reasons(baseline: Baseline, runs: Sequence[Inputs], folder: Path) -> list[str]:

@@ -110,6 +110,9 @@ def _run_resumable(
             folder.publish(task.outputs)
             note(finished["result"])
             folder.remove()
+            for tracker in run.trackers:
+                with tracker:  # a closed logger goes on with its run
+                    tracker.log_artifact(task.logs / _manifest.NAME)
 
 
 def _begin(
