@@ -1,4 +1,4 @@
-"""The recipes' shell: `list`, `verify [NAME]`, `repeat NAME` and `fork NAME FOLDER`."""
+"""The recipes' shell: `list`, `verify [NAME]`, `repeat NAME`, `fork NAME FOLDER`, `new NAME`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from cookfire.handlers import recipe
 from cookfire.handlers.recipe._repeat import add_options
 from recipes._fork import fork
+from recipes._new import new
 
 ROOT = Path(__file__).parent
 
@@ -64,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--git", metavar="URL", help="take the packages from git, at this commit, not as wheels"
     )
+    command = commands.add_parser(
+        "new",
+        help="begin a recipe in this repository",
+        description="Write recipes/NAME as a copy of the smallest recipe, with tests and without "
+        "lock or baseline, and enter it in dvc.yaml and pyproject.toml.",
+    )
+    command.add_argument("name", metavar="NAME", help="small letters, digits and underscores")
     options = parser.parse_args(argv)
     try:
         if options.command == "list":
@@ -71,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "fork":
             fork(ROOT.parent, known(options.name), options.folder, options.project, options.git)
             print(f"{options.folder}: a project of its own; its README says how to go on")
+            return 0
+        if options.command == "new":
+            folder = new(ROOT.parent, options.name)
+            print(f"{folder}: begun; `uv run tools/pins.py --add` enters it in the locks, and")
+            print(f"`uv run dvc repro smoke/{options.name}` runs it on tiny data")
             return 0
         if options.command == "repeat":
             folder = folders()[known(options.name)]
@@ -114,7 +127,7 @@ def show(*, as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows, indent=2))
         return 0
-    names = ("recipe", "version", "profile", "headline", "verified")
+    names = ("recipe", "version", "profile", "headline", "accepted", "verified")
     table = [names, *([row[name] or "-" for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
@@ -133,6 +146,7 @@ def _rows() -> Iterator[dict[str, str | None]]:
                 "version": project["version"],
                 "profile": profile,
                 "headline": report.headline,
+                "accepted": report.baseline.date if report.baseline else None,
                 "verified": report.verdict,
             }
 

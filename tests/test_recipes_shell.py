@@ -45,16 +45,16 @@ def test_list_shows_version_profiles_headline_and_whether_they_are_verified(
 ) -> None:
     assert shell.main(["list"]) == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["recipe", "version", "profile", "headline", "verified"],
-        ["bread", "1.2.0", "tiny", "-", "no", "baseline"],
-        ["bread", "1.2.0", "two", "-", "no", "baseline"],
-        ["bread", "1.2.0", "pinned", "-", "no", "baseline"],
-        ["soup", "1.2.0", "tiny", "accuracy", "0.9", "±", "0.02", "differs"],
+        ["recipe", "version", "profile", "headline", "accepted", "verified"],
+        ["bread", "1.2.0", "tiny", "-", "-", "no", "baseline"],
+        ["bread", "1.2.0", "two", "-", "-", "no", "baseline"],
+        ["bread", "1.2.0", "pinned", "-", "-", "no", "baseline"],
+        ["soup", "1.2.0", "tiny", "accuracy", "0.9", "±", "0.02", "2026-01-01", "differs"],
     ]
     assert shell.main(["list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[3] == {
         "recipe": "soup", "version": "1.2.0", "profile": "tiny",
-        "headline": "accuracy 0.9 ± 0.02", "verified": "differs",
+        "headline": "accuracy 0.9 ± 0.02", "accepted": "2026-01-01", "verified": "differs",
     }  # fmt: skip
 
 
