@@ -13,8 +13,6 @@ from ._fork._project import package_name
 from ._fork._source import Source
 
 SMALLEST = "mnist"
-LEFT_OUT = ("train_plain.py",)
-"""What only the smallest recipe has: it stands beside plain PyTorch."""
 
 CARD = """# {name}
 
@@ -82,8 +80,6 @@ def new(root: Path, name: str) -> Path:
 def _copy(root: Path, name: str, folder: Path) -> None:
     source = Source(root, SMALLEST, name, name, None)
     for path in source.files():
-        if path.name in LEFT_OUT:
-            continue
         target = folder / str(path).replace(SMALLEST, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(_renamed((source.folder / path).read_text(), name))
