@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     ) as search:
         search.run(training)
     finder.plot(fname=str(arguments.out))
-    found = float(finder.lr_suggestion())
+    finder.apply_suggested_lr(optimizer)
+    found = optimizer.param_groups[0]["lr"]
     print(f"suggested: {found:.2g}; {arguments.out} shows the loss of all")
 
     beginning = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
