@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from time import perf_counter
 
 import torch
 
-PAGE = Path(__file__).parent / "README.md"
+PAGE_VARIABLE = "COOKFIRE_BENCHMARKS_PAGE"
+PAGE = Path(os.environ.get(PAGE_VARIABLE) or Path(__file__).parent / "README.md")
 
 
 def interleaved(
@@ -40,27 +42,25 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def environment(*packages: str) -> str:
     """Return one line that says where figures come from."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        )
-        if Path("/proc/cpuinfo").exists()
-        else iter([platform.processor()]),
-        "unknown processor",
-    )
     return (
         f"Python {platform.python_version()}, torch {torch.__version__}, {versions}; "
-        f"{model}, {torch.backends.cpu.get_cpu_capability()}, one thread."
+        f"{processor()}, {torch.backends.cpu.get_cpu_capability()}, one thread."
     )
 
 
-def write(section: str, text: str) -> None:
-    """Put ``text`` into the page, between the marks of ``section``."""
+def processor() -> str:
+    """Return the processor's name."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor()])[0] or "unknown processor"
+
+
+def write(section: str, text: str, page: Path = PAGE) -> None:
+    """Put ``text`` into a page, between the marks of ``section``."""
     begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->"
-    page = PAGE.read_text()
-    if begin not in page or end not in page:
-        raise SystemExit(f"{PAGE}: the marks of the section {section!r} are missing")
-    before, rest = page.split(begin)
-    PAGE.write_text(before + begin + text.rstrip() + "\n" + end + rest.split(end)[1])
+    whole = page.read_text()
+    if begin not in whole or end not in whole:
+        raise SystemExit(f"{page}: the marks of the section {section!r} are missing")
+    before, rest = whole.split(begin)
+    page.write_text(before + begin + text.rstrip() + "\n" + end + rest.split(end)[1])

@@ -1,6 +1,6 @@
-"""Put a dataset that is one archive into this folder: ``python -m data.archive imagenette``.
+"""Put a dataset that is one archive, or a few, into this folder: ``python -m data.archive imdb``.
 
-The archive comes from the folder that ``$COOKFIRE_MIRROR`` names, if it is there, else from its
+An archive comes from the folder that ``$COOKFIRE_MIRROR`` names, if it is there, else from its
 address in ``datasets.yaml``. Either way it must have the md5 that stands there too, and the
 dataset's folder appears whole or not at all. The archive's one folder is left out where it holds
 ``train/`` and ``val/``: what is in it is in the dataset's folder then.
@@ -9,12 +9,17 @@ dataset's folder appears whole or not at all. The archive's one folder is left o
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import os
+import shutil
 import socket
 import sys
 import tarfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from tqdm import tqdm
@@ -25,7 +30,13 @@ from ._folder import DATASETS, HERE, DataError, replace_folder
 MIRROR = "COOKFIRE_MIRROR"
 CHUNK = 1 << 20  # bytes between two updates of a bar
 PATIENCE = 30.0  # seconds that a silent server is waited for; torchvision would wait for ever
-NAMES = ("cifar100", "imagenette")
+# What needs no download, for those who can't have the dataset.
+INSTEAD = {
+    "cifar100": "smoke/imagenet",
+    "fashion_mnist": "examples/fashion_mnist.py --tiny",
+    "imagenette": "smoke/imagenet",
+    "imdb": "examples/text_classification.py --tiny",
+}
 
 
 def check_md5(archive: Path, expected: str, advice: str) -> None:
@@ -43,19 +54,32 @@ def check_md5(archive: Path, expected: str, advice: str) -> None:
         raise DataError(f"{archive}: md5 is {found.hexdigest()}, expected {expected}; {advice}")
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive, with a bar; nothing in it can leave ``folder``."""
+def archives_of(described: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return where a dataset's archives are, and each one's md5 by its path in a mirror."""
+    if "archives" in described:
+        return described["url"], described["archives"]
+    address, _, file = described["url"].rpartition("/")
+    return address, {file: described["md5"]}
+
+
+def unpack(archive: Path, folder: Path, without: str | None = None) -> None:
+    """Unpack an archive, with a bar, but for the folder ``without``; nothing leaves ``folder``."""
     total = archive.stat().st_size
     try:
+        if archive.suffix == ".gz" and not archive.stem.endswith(".tar"):  # of a single file
+            with gzip.open(archive) as packed, (folder / archive.stem).open("wb") as target:
+                shutil.copyfileobj(packed, target)
+            return
         with (
             archive.open("rb") as file,
             tarfile.open(fileobj=file) as tar,
             tqdm(total=total, unit="B", unit_scale=True, desc=f"unpacking {archive.name}") as bar,
         ):
             for member in tar:
-                tar.extract(member, folder, filter="data")
+                if without is None or not member.name.startswith(without):
+                    tar.extract(member, folder, filter="data")
                 bar.update(file.tell() - bar.n)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{archive}: damaged, or no archive: {error}") from error
     for inner in [path for path in folder.iterdir() if (path / "val").is_dir()]:
         for path in inner.iterdir():
@@ -71,31 +95,41 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
             two ways on.
     """
     described = yaml.safe_load(DATASETS.read_text())[name]
-    url, md5 = described["url"], described["md5"]
-    file = url.rpartition("/")[2]
-    if mirror is not None and (mirror / file).is_file():
-        check_md5(mirror / file, md5, f"replace it, or unset {MIRROR} to download")
-        replace_folder(destination, lambda folder: unpack(mirror / file, folder))
+    address, md5s = archives_of(described)
+    absent = [] if mirror is None else [path for path in md5s if not (mirror / path).is_file()]
+
+    def unpack_all(source: Path, folder: Path) -> None:
+        for path in md5s:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            unpack(source / path, (folder / path).parent, described.get("without"))
+
+    if mirror is not None and not absent:
+        for path, md5 in md5s.items():
+            check_md5(mirror / path, md5, f"replace it, or unset {MIRROR} to download")
+        replace_folder(destination, lambda folder: unpack_all(mirror, folder))
         return
 
-    tried = f"{MIRROR} is not set" if mirror is None else f"{MIRROR} has no {mirror / file}"
+    tried = f"{MIRROR} is not set" if mirror is None else f"{MIRROR} has no {mirror / absent[0]}"
     print(f"{name}: {tried}; downloading", file=sys.stderr)
 
     def download(folder: Path) -> None:
         from torchvision.datasets.utils import download_url  # seconds to import
 
-        download_url(url, folder, file, md5)
-        unpack(folder / file, folder)
-        (folder / file).unlink()
+        for path, md5 in md5s.items():
+            file = folder / path
+            download_url(f"{address}/{file.name}", file.parent, file.name, md5)
+        unpack_all(folder, folder)
+        for path in md5s:
+            (folder / path).unlink()
 
     try:
         replace_folder(destination, download)
     # torchvision raises RuntimeError where the md5 is another, the network OSError.
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"{name} can't be had: {tried}, and the download of {url} failed "
-            f"({' '.join(str(error).split())}). Either put {file} into a folder and set {MIRROR} "
-            "to that folder, or run smoke/imagenet, which needs no download"
+            f"{name} can't be had: {tried}, and the download of {described['url']} failed "
+            f"({' '.join(str(error).split())}). Either put {', '.join(md5s)} into a folder and set "
+            f"{MIRROR} to that folder, or run {INSTEAD[name]}, which needs no download"
         ) from error
 
 
@@ -106,7 +140,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=sorted(INSTEAD))
     name = parser.parse_args().name
     socket.setdefaulttimeout(PATIENCE)
     mirror = os.environ.get(MIRROR)

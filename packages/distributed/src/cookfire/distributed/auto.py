@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from typing import Any, SupportsIndex, cast
 
 import torch
@@ -26,7 +26,11 @@ __all__ = ["DistributedProxySampler", "auto_dataloader", "auto_model", "auto_opt
 
 
 def auto_dataloader(
-    dataset: Dataset[Any], *, seed: int = 0, with_epoch: bool = False, **kwargs: Any
+    dataset: Dataset[Any] | Sequence[Any],
+    *,
+    seed: int = 0,
+    with_epoch: bool = False,
+    **kwargs: Any,
 ) -> DataLoader[Any]:
     """A ``DataLoader`` of this process's share of the data.
 
@@ -46,7 +50,7 @@ def auto_dataloader(
     batch is a graph.
 
     Args:
-        dataset: Any data set.
+        dataset: Any data set, or a list of items.
         seed: What the order is derived from, the same in all processes. Torch's global seed has no
             say in it.
         with_epoch: Ask the data set for ``(epoch, index)`` instead of ``index``, so that it can
@@ -65,6 +69,7 @@ def auto_dataloader(
         >>> [len(batch) for batch in loader]
         [4, 4, 2]
     """
+    dataset = cast("Dataset[Any]", dataset)  # all that a DataLoader asks of it, a sequence has too
     check_type("auto_dataloader: seed", seed, SupportsIndex, "a whole number")
     generator = torch.Generator().manual_seed(derive_seed(seed, 0, -1, get_rank()))
     options: dict[str, Any] = {"generator": generator, "pin_memory": device().type == "cuda"}

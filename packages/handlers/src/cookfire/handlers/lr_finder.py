@@ -152,7 +152,7 @@ class FastaiLRFinder:
         """
         return self._history
 
-    def lr_suggestion(self) -> Any:
+    def lr_suggestion(self) -> float | list[float]:
         """Return the learning rate at which the loss fell most steeply: a list of several groups'.
 
         Raises:
@@ -165,7 +165,8 @@ class FastaiLRFinder:
                 "the loss does not fall before it rises: decrease start_lr or increase end_lr"
             )
         slopes = (falling[2:] - falling[:-2]) / 2
-        return self._history["lr"][int(slopes.argmin()) + 1]
+        suggested: float | list[float] = self._history["lr"][int(slopes.argmin()) + 1]
+        return suggested
 
     def apply_suggested_lr(self, optimizer: Optimizer) -> None:
         """Set the learning rates of ``optimizer`` to the suggestion.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +74,7 @@ class MeanAbsoluteError(Errors):
 
     _wanted = frozenset({"absolute"})
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the mean as a float.
 
         Raises:
@@ -99,7 +98,7 @@ class MeanSquaredError(Errors):
 
     _wanted = frozenset({"squared"})
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the mean as a float.
 
         Raises:
@@ -118,7 +117,7 @@ class RootMeanSquaredError(MeanSquaredError):
         2.0
     """
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the root as a float.
 
         Raises:

@@ -60,7 +60,7 @@ class Frequency(ListeningMetric):
         self.seconds = now - self._last + (0.0 if held is None else float(self.seconds))
         self._last = now
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the items per second as a float.
 
         Raises:

@@ -18,7 +18,7 @@ class _MeanOverBatches(Metric):
     total = MetricState(torch.float64)
     batches = MetricState(torch.int64)
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the mean over the batches as a float.
 
         Raises:
@@ -105,13 +105,13 @@ class MaximumMeanDiscrepancy(_MeanOverBatches):
         between = kernel[:number, number:].mean()
         self.accumulate(total=within / (number * (number - 1)) - 2 * between, batches=1)
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the discrepancy as a float.
 
         Raises:
             NotComputableError: there was no batch of two or more.
         """
-        return super().compute().clamp(min=0).sqrt()
+        return torch.as_tensor(super().compute()).clamp(min=0).sqrt()
 
 
 class HSIC(_MeanOverBatches):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +80,7 @@ class FID(FeatureMetric):
             second_count=len(second),
         )
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the distance as a float.
 
         Raises:

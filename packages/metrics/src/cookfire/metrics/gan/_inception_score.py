@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -62,7 +60,7 @@ class InceptionScore(FeatureMetric):
             count=len(probabilities),
         )
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the score as a float.
 
         Raises:

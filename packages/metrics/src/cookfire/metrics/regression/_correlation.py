@@ -33,7 +33,7 @@ class R2Score(Errors):
 
     _wanted = frozenset({"squared", "moments"})
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the coefficient as a float.
 
         Raises:
@@ -93,7 +93,7 @@ class PearsonCorrelation(ColumnMetric):
         self.accumulate(count=len(y))
         add_moments(self, "moments", values)
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the correlation as a float.
 
         Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -23,7 +21,7 @@ class ManhattanDistance(SumOverColumn):
         2.0
     """
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the sum as a float.
 
         Raises:

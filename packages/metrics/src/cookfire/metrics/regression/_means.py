@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,7 +87,7 @@ class GeometricMeanAbsoluteError(SumOverColumn):
         2.0
     """
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the geometric mean as a float.
 
         Raises:
@@ -186,7 +185,7 @@ class MaximumAbsoluteError(ColumnMetric):
         if len(y) > 0:
             self.accumulate(largest=errors.max(), count=len(y))
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the largest error as a float.
 
         Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ class MedianOfErrors(ColumnMetric):
         y_pred, y = need_pair(type(self).__name__, output)
         self.accumulate(errors=self._errors(y_pred, y))
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the median as a float; of an even number, the mean of the two in the middle.
 
         Raises:
@@ -95,7 +94,7 @@ class MedianRelativeAbsoluteError(ColumnMetric):
         errors = self._absolute(y_pred, y)
         self.accumulate(errors=errors, targets=self._pair(y_pred, y)[1])
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the median as a float.
 
         Raises:
@@ -128,7 +127,7 @@ class GeometricMeanRelativeAbsoluteError(SumOverColumn):
         total = self._sum(y_pred, y)
         self.accumulate(total=total, count=len(y), targets=self._pair(y_pred, y)[1])
 
-    def compute(self) -> Any:
+    def compute(self) -> float | Tensor:
         """Return the geometric mean as a float.
 
         Raises:
