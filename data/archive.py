@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, replace_folder
+from ._folder import DATASETS, HERE, DataError, extract, reading, replace_folder
 
 # As in fetch.py, which a fork of the recipe does not have.
 MIRROR = "COOKFIRE_MIRROR"
@@ -46,17 +46,15 @@ def check_md5(archive: Path, expected: str, advice: str) -> None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive, with a bar; nothing in it can leave ``folder``."""
     total = archive.stat().st_size
-    try:
-        with (
-            archive.open("rb") as file,
-            tarfile.open(fileobj=file) as tar,
-            tqdm(total=total, unit="B", unit_scale=True, desc=f"unpacking {archive.name}") as bar,
-        ):
-            for member in tar:
-                tar.extract(member, folder, filter="data")
-                bar.update(file.tell() - bar.n)
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive}: damaged, or no archive: {error}") from error
+    with (
+        reading(archive),
+        archive.open("rb") as file,
+        tarfile.open(archive, fileobj=file) as tar,
+        tqdm(total=total, unit="B", unit_scale=True, desc=f"unpacking {archive.name}") as bar,
+    ):
+        for member in tar:
+            extract(tar, member, folder)
+            bar.update(file.tell() - bar.n)
     for inner in [path for path in folder.iterdir() if (path / "val").is_dir()]:
         for path in inner.iterdir():
             path.rename(folder / path.name)
