@@ -15,6 +15,7 @@ and no process may be left. Exit code: 0, or 1 where that was not so.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
@@ -48,7 +49,7 @@ class Count:
     kills: int = 0
     resumed: int = 0
     finished: int = 0
-    """Commands that ended before they were killed, and were given again all the same."""
+    """Commands that ended before they were to be killed; an earlier moment was tried then."""
 
     wrong: list[str] = field(default_factory=list)
 
@@ -60,6 +61,8 @@ class Cell:
         self.clone, self.name = clone, name
         self.folder = clone / "recipes" / name
         self.resume = self.folder / ".resume" / "tiny"
+        self.resumable = 0.0
+        """Seconds of the last training during which there was a resume point."""
         locks = {"data": clone / "data/dvc.lock", "recipe": self.folder / "dvc.lock"}
         stages = {key: yaml.safe_load(path.read_text())["stages"] for key, path in locks.items()}
         self.outs = {
@@ -74,6 +77,7 @@ class Cell:
         }
 
     def command(self, stage: str) -> list[str]:
+        """Return the command of ``data``, ``train``, ``evaluate`` or ``verify``."""
         if stage == "verify":
             return [sys.executable, "-m", "recipes", "verify", self.name, "--profile", "tiny"]
         place = f"recipes/{self.name}/dvc.yaml:{stage}@tiny"
@@ -81,6 +85,7 @@ class Cell:
         return ["dvc", "repro", "--single-item", "--force", "--no-run-cache", target]
 
     def start(self, stage: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own."""
         with log.open("wb") as file:
             return subprocess.Popen(
                 self.command(stage), cwd=self.clone, stdout=file, stderr=subprocess.STDOUT,
@@ -93,11 +98,16 @@ class Cell:
         """Run a command to its end; return the seconds it took, and what went wrong."""
         began = time.monotonic()
         process = self.start(stage, log)
-        try:
-            code = process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            kill(self.clone, process)
-            return SECONDS, f"did not end in {SECONDS} s"
+        kept: list[float] = []  # when there was a resume point
+        while (code := process.poll()) is None:
+            if time.monotonic() > began + SECONDS:
+                kill(self.clone, process)
+                return SECONDS, f"did not end in {SECONDS} s"
+            if self.kept():
+                kept.append(time.monotonic())
+            time.sleep(0.02)
+        if kept:
+            self.resumable = kept[-1] - kept[0]
         said = log.read_text(errors="replace")
         if code:
             return 0.0, f"exit code {code}: {' '.join(said.split())[-400:]}"
@@ -138,7 +148,7 @@ def processes_in(folder: Path, session: int) -> list[int]:
             continue
         try:
             state, _, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            inside = Path(os.readlink(entry / "cwd")).is_relative_to(folder)
+            inside = (entry / "cwd").readlink().is_relative_to(folder)
         except OSError:  # it is gone
             continue
         if state != "Z" and (int(of) == session or inside):
@@ -153,10 +163,8 @@ def kill(clone: Path, process: subprocess.Popen[bytes]) -> list[int]:
         if time.monotonic() > deadline:
             break
         for number in left:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         time.sleep(0.05)
     process.wait()
     return left
@@ -166,17 +174,17 @@ def attack(cell: Cell, stage: str, seconds: float, chance: random.Random, count:
     """Kill a command once, give it again, and note what came of it."""
     log = cell.clone.parent / f"{cell.name}-{stage}.log"
     wants_state = stage == "train" and count.kills % 2 == 0
-    process, began = cell.start(stage, log), time.monotonic()
-    while wants_state and process.poll() is None and not cell.kept():
-        time.sleep(0.02)
-    left_to_wait = chance.random() * seconds
-    if wants_state:  # what is left of it
-        left_to_wait *= max(0.0, 1 - (time.monotonic() - began) / seconds)
-    try:
-        process.wait(left_to_wait)
+    share = chance.random()
+    while True:
+        process, began = cell.start(stage, log), time.monotonic()
+        while wants_state and process.poll() is None and not cell.kept():
+            time.sleep(0.02)
+        try:
+            process.wait(share * (cell.resumable if wants_state else seconds))
+        except subprocess.TimeoutExpired:
+            break
         count.finished += 1
-    except subprocess.TimeoutExpired:
-        pass
+        share /= 2
     at = time.monotonic() - began
     left = kill(cell.clone, process)
     count.kills += 1
