@@ -13,7 +13,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,48 +71,55 @@ class Subject:
     folder: Path
 
     def module(self, part: str) -> ModuleType:
+        """Return ``data.py`` and so on."""
         return importlib.import_module(f"recipes.{self.name}.{part}")
 
     def config(self) -> Any:
+        """Return the parameters."""
         return recipe.load(self.folder / "params.yaml", "tiny", self.module("config").Config)
 
     def fresh(self, folder: Path) -> Subject:
-        """Return a copy; files that nothing changes are links to the same bytes."""
+        """Return a copy in another folder."""
         shutil.copytree(self.folder, folder)
         return Subject(self.name, folder)
 
     def read_data(self) -> tuple[int, str]:
+        """Read the data as a training would; return the exit code, and what was said."""
         return self._run(use)
 
     def evaluate(self) -> tuple[int, str]:
+        """Evaluate the weights; likewise."""
         return self._run(self.module("evaluate").evaluate)
 
     def go_on(self) -> tuple[int, str]:
         """Go on with the run that was interrupted; it writes to ``again/``."""
 
         def train(config: Any, run: recipe.Run) -> None:
-            inner = recipe.Run("tiny", outputs=self.folder / "again", logs=self.folder / "events",
-                               data=run.data, states=self.folder / "states", save_every=1)  # fmt: skip
+            inner = replace(
+                run, outputs=self.folder / "again", logs=self.folder / "events",
+                states=self.folder / "states", save_every=1,
+            )  # fmt: skip
             self.module("train").train(config, inner)
 
         train.__module__ = self.module("train").__name__
         return self._run(train)
 
     def _run(self, function: Any) -> tuple[int, str]:
-        with limits(), contextlib.redirect_stderr(io.StringIO()) as said:
-            with contextlib.redirect_stdout(io.StringIO()):
-                code = 0
-                try:
-                    recipe.main(
-                        function, self.module("config").Config, str(self.folder / "evaluate.py"),
-                        ["--profile", "tiny"], resumable=False,
-                    )  # fmt: skip
-                except SystemExit as error:
-                    code = int(error.code or 0)
+        code, said = 0, io.StringIO()
+        with (
+            limits(), contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO())
+        ):  # fmt: skip
+            try:
+                recipe.main(
+                    function, self.module("config").Config, str(self.folder / "evaluate.py"),
+                    ["--profile", "tiny"], resumable=False,
+                )  # fmt: skip
+            except SystemExit as error:
+                code = int(error.code or 0)
         return code, said.getvalue()
 
 
-def prepare(name: str, folder: Path) -> Subject:
+def prepare(name: str, folder: Path, *, train: bool = True) -> Subject:
     """Write a recipe's parameters and a few images, and train on them."""
     block = recipe_block(name) | SMALLER[name] | {"data": "data"}
     block.pop("environment")
@@ -123,6 +130,8 @@ def prepare(name: str, folder: Path) -> Subject:
     MAKERS[name](folder / "data")
     shrink(name, folder / "data")
     subject = Subject(name, folder)
+    if not train:
+        return subject
     run = recipe.Run("tiny", outputs=folder / "runs/tiny", logs=folder / "events",
                      data=folder / "data", states=folder / "states", save_every=1)  # fmt: skip
     for path in (run.outputs, folder / "states"):
@@ -134,6 +143,7 @@ def prepare(name: str, folder: Path) -> Subject:
 
 
 def recipe_block(name: str) -> dict[str, Any]:
+    """Return the parameters of a recipe's profile ``tiny``."""
     blocks = yaml.safe_load((ROOT / "recipes" / name / "params.yaml").read_text())
     return dict(copy.deepcopy(blocks["tiny"])) | {"mlflow": False}
 
@@ -273,10 +283,15 @@ def _places(tree: Any, depth: int = 50) -> Iterator[tuple[Any, Any]]:
             yield from _places(value, depth - 1)
 
 
-def damaged_checkpoint(chance: random.Random, path: Path) -> None:
-    """Damage a file of ``torch.save``, or what is in it; the file with its sum goes, or not."""
+def damage_checkpoint(chance: random.Random, path: Path) -> bool:
+    """Damage a file of ``torch.save``, or what is in it; the file with its sum goes, or not.
+
+    Returns:
+        Whether it is another file of ``torch.save`` now, which nobody can tell from a right one.
+    """
     beside = path.with_name(f"{path.name}.sha256")
-    if chance.random() < 0.5:
+    forged = chance.random() < 0.5
+    if not forged:
         path.write_bytes(damaged_bytes(chance, path.read_bytes()))
     else:
         tree = torch.load(path, weights_only=True)
@@ -284,13 +299,14 @@ def damaged_checkpoint(chance: random.Random, path: Path) -> None:
             if chance.random() < 0.3:
                 _change_tensor(chance, tree)
             else:
-                # What is deeper is the optimizer's and the handlers' own, which no sum protects from
-                # who writes a new sum.
+                # What is deeper is the optimizer's and the handlers' own: a forged number there is
+                # a state like any other.
                 change(chance, tree, depth=3)
         torch.save(tree if chance.random() < 0.9 else chance.choice(VALUES), path)
         beside.unlink(missing_ok=True)
     if chance.random() < 0.5:
         beside.unlink(missing_ok=True)
+    return forged
 
 
 def _change_tensor(chance: random.Random, tree: Any) -> None:
@@ -299,6 +315,8 @@ def _change_tensor(chance: random.Random, tree: Any) -> None:
         container, key = chance.choice(places)
         tensor = container[key]
         container[key] = chance.choice(
-            [tensor.double(), tensor[..., None], tensor.flatten()[:1], torch.zeros(0),
-             tensor.to(torch.float32) * float("nan"), tensor.to(torch.complex64)]
+            [
+                tensor.double(), tensor[..., None], tensor.flatten()[:1], torch.zeros(0),
+                tensor.float() * float("nan"), tensor.to(torch.complex64),
+            ]
         )  # fmt: skip

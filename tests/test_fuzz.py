@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from cookfire.handlers import recipe
-
 from tests import fuzzing
 from tests.fuzzing import Subject
 
@@ -48,14 +47,15 @@ def damage_data(chance: random.Random, subject: Subject) -> None:
 
 
 def damage_weights(chance: random.Random, subject: Subject) -> None:
-    for path in (subject.folder / "runs/tiny").glob("*.pt"):
-        fuzzing.damaged_checkpoint(chance, path)
+    for path in sorted((subject.folder / "runs/tiny").glob("*.pt")):
+        fuzzing.damage_checkpoint(chance, path)
 
 
-def damage_states(chance: random.Random, subject: Subject) -> None:
+def damage_states(chance: random.Random, subject: Subject) -> bool:
     paths = sorted((subject.folder / "states").glob("*.pt"))
-    for path in chance.sample(paths, chance.choice([1, len(paths)])):
-        fuzzing.damaged_checkpoint(chance, path)
+    chosen = chance.sample(paths, chance.choice([1, len(paths)]))
+    forged = [fuzzing.damage_checkpoint(chance, path) for path in chosen]
+    return any(forged)
 
 
 def read_baseline(subject: Subject) -> tuple[int, str]:
@@ -86,7 +86,7 @@ def test_a_damaged_file_ends_in_one_line_or_a_right_result(
     for number in range(CASES[kind]):
         seed = zlib.crc32(f"{name} {kind} {number}".encode())
         subject = subjects(name).fresh(tmp_path / str(number))
-        damage(random.Random(seed), subject)
+        forged = damage(random.Random(seed), subject)
         before = fuzzing.digest(subject.folder, *INPUTS)
         try:
             code, said = run(subject)
@@ -94,11 +94,16 @@ def test_a_damaged_file_ends_in_one_line_or_a_right_result(
             last = traceback.extract_tb(error.__traceback__)[-1]
             wrong.append(f"{number}: {type(error).__name__}: {error!s:.150} ({last})")
             continue
-        print(number, code, said[:300])
         lines = [line for line in said.splitlines() if line.strip()]
         if code not in (0, 2) or (code == 2 and not lines) or "Traceback" in said:
             wrong.append(f"{number}: {code}, {said}")
         if fuzzing.digest(subject.folder, *INPUTS) != before:
             wrong.append(f"{number}: changed a file that it was given")
+        if kind == "states" and code == 0 and not forged:
+            ends = [
+                (subject.folder / at / "model.pt").read_bytes() for at in ("again", "runs/tiny")
+            ]
+            if ends[0] != ends[1]:
+                wrong.append(f"{number}: ended with other weights")
         assert not list(subject.folder.rglob("hacked"))
     assert not wrong, "\n".join(wrong)
