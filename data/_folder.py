@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -53,6 +57,36 @@ def replace_folder(destination: Path, fill: Callable[[Path], None]) -> None:
     finally:
         for remains in (partial, old):
             shutil.rmtree(remains, ignore_errors=True)
+
+
+@contextmanager
+def reading(archive: Path) -> Iterator[None]:
+    """Turn whatever a damaged tar or gzip file raises into a DataError that names it."""
+    try:
+        yield
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{archive}: damaged, or no archive: {error}") from error
+
+
+def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Unpack a file or a folder, below ``folder`` and nowhere else.
+
+    Raises:
+        DataError: it would leave the folder, or is a link, a device or a pipe, which no data set
+            needs.
+    """
+    if not (member.isdir() or (member.isfile() and not member.issparse())):
+        raise DataError(f"{tar.name!r}: {member.name!r} is neither a file nor a folder: refused")
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise DataError(f"{tar.name!r}: {member.name!r} leads out of the archive's folder: refused")
+    tar.extract(member, folder, filter="data")
+
+
+def plain(path: Path) -> Path:
+    """Return the path of a file; DataError if it is a link, which may lead anywhere."""
+    if path.is_symlink() or not path.is_file():
+        raise DataError(f"{path}: {'a link' if path.is_symlink() else 'no file'}, expected a file")
+    return path
 
 
 def make(

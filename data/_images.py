@@ -43,25 +43,35 @@ def images_of(folder: Path) -> list[str]:
     """Return the paths of the images in ``folder/{train,val}/<class>/``, sorted.
 
     Raises:
-        DataError: a split is not there, has no classes or an empty one, or the classes differ.
+        DataError: a split is not there, has no classes or an empty one, the classes differ, or
+            there is a link, which may lead anywhere.
     """
     found, classes = [], {}
     for split in SPLITS:
         if not (folder / split).is_dir():
             raise DataError(f"{folder / split}: no such folder; expected train/ and val/ there")
-        names = {entry.name for entry in os.scandir(folder / split) if entry.is_dir()}
+        entries = [entry for entry in os.scandir(folder / split) if entry.is_dir()]
+        _refuse_links(entries)
+        names = {entry.name for entry in entries}
         classes[split] = {name for name in names if not name.startswith(".")}
         if not classes[split]:
             raise DataError(f"{folder / split}: no folder in it; expected one a class")
         for name in classes[split]:
-            files = [entry.name for entry in os.scandir(folder / split / name)]
-            images = [file for file in files if file.lower().endswith(SUFFIXES)]
+            files = list(os.scandir(folder / split / name))
+            _refuse_links(files)
+            images = [file.name for file in files if file.name.lower().endswith(SUFFIXES)]
             if not images:
                 raise DataError(f"{folder / split / name}: no image (.JPEG, .jpg, .png) in it")
             found += [f"{split}/{name}/{file}" for file in images]
     if odd := sorted(classes["train"] ^ classes["val"]):
         raise DataError(f"{folder}: class {odd[0]} is not in both train/ and val/")
     return sorted(found)
+
+
+def _refuse_links(entries: Sequence[os.DirEntry[str]]) -> None:
+    for entry in entries:
+        if entry.is_symlink():
+            raise DataError(f"{entry.path}: a link, expected the images themselves")
 
 
 def look(folder: Path, path: str) -> Entry:

@@ -16,7 +16,6 @@ import shutil
 import socket
 import sys
 import tarfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, replace_folder
+from ._folder import DATASETS, HERE, DataError, extract, reading, replace_folder
 
 # As in fetch.py, which a fork of the recipe does not have.
 MIRROR = "COOKFIRE_MIRROR"
@@ -65,22 +64,24 @@ def archives_of(described: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 def unpack(archive: Path, folder: Path, without: str | None = None) -> None:
     """Unpack an archive, with a bar, but for the folder ``without``; nothing leaves ``folder``."""
     total = archive.stat().st_size
-    try:
-        if archive.suffix == ".gz" and not archive.stem.endswith(".tar"):  # of a single file
-            with gzip.open(archive) as packed, (folder / archive.stem).open("wb") as target:
-                shutil.copyfileobj(packed, target)
-            return
+    if archive.suffix == ".gz" and not archive.stem.endswith(".tar"):  # of a single file
         with (
-            archive.open("rb") as file,
-            tarfile.open(fileobj=file) as tar,
-            tqdm(total=total, unit="B", unit_scale=True, desc=f"unpacking {archive.name}") as bar,
+            reading(archive),
+            gzip.open(archive) as packed,
+            (folder / archive.stem).open("wb") as target,
         ):
-            for member in tar:
-                if without is None or not member.name.startswith(without):
-                    tar.extract(member, folder, filter="data")
-                bar.update(file.tell() - bar.n)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{archive}: damaged, or no archive: {error}") from error
+            shutil.copyfileobj(packed, target)
+        return
+    with (
+        reading(archive),
+        archive.open("rb") as file,
+        tarfile.open(archive, fileobj=file) as tar,
+        tqdm(total=total, unit="B", unit_scale=True, desc=f"unpacking {archive.name}") as bar,
+    ):
+        for member in tar:
+            if without is None or not member.name.startswith(without):
+                extract(tar, member, folder)
+            bar.update(file.tell() - bar.n)
     for inner in [path for path in folder.iterdir() if (path / "val").is_dir()]:
         for path in inner.iterdir():
             path.rename(folder / path.name)

@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, replace_folder
+from ._folder import DATASETS, HERE, DataError, plain, replace_folder
 
 MIRROR = "COOKFIRE_MIRROR"
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
@@ -37,6 +37,7 @@ FOLDERS = ("trainA", "trainB", "testA", "testB")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SUMS = "SHA256SUMS"
 CHUNK = 1 << 20  # bytes read between two updates of the bar
+LARGEST = 1 << 26  # bytes of a picture; more is an archive that is made to fill a disk
 PATIENCE = 30.0  # seconds that a silent server is waited for
 
 
@@ -110,6 +111,11 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
             for entry in tqdm(packed.infolist(), desc=str(archive), leave=False):
                 path = PurePosixPath(entry.filename)
                 if _is_wanted(path):
+                    if entry.file_size > LARGEST:
+                        raise DataError(
+                            f"{archive.name}: {path.name} would be {entry.file_size:,} bytes, "
+                            f"expected a picture of at most {LARGEST:,}: refused"
+                        )
                     target = folder / path.parent.name / path.name
                     target.parent.mkdir(exist_ok=True)
                     with packed.open(entry) as source, target.open("wb") as file:
@@ -125,7 +131,7 @@ def _copy(source: Path, name: str, folder: Path) -> None:
     wanted = [path for path in sorted(source.glob("*/*")) if _is_wanted(path)]
     for path in tqdm(wanted, desc=str(source), leave=False):
         (folder / path.parent.name).mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / path.parent.name / path.name)
+        shutil.copyfile(plain(path), folder / path.parent.name / path.name)
     _finish(name, folder, str(source))
 
 

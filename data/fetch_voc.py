@@ -29,7 +29,7 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, replace_folder
+from ._folder import DATASETS, HERE, DataError, extract, plain, reading, replace_folder
 
 FOLDER = "VOCdevkit/VOC2012"
 IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
@@ -87,17 +87,17 @@ def check_counts(root: Path, facts: Mapping[str, str | int], advice: str) -> Non
 def unpack_voc(archive: Path, folder: Path, facts: Mapping[str, str | int]) -> None:
     """Unpack what segmentation needs of the official archive, and check every pair."""
     root = folder / FOLDER
-    with tarfile.open(archive) as tar:
+    with reading(archive), tarfile.open(archive) as tar:
         for member in tar:
             if f"/{LISTS}/" in f"/{member.name}" or f"/{MASKS}/" in f"/{member.name}":
-                tar.extract(member, folder, filter="data")
+                extract(tar, member, folder)
     check_counts(root, facts, "fetch the archive again")
     names = {name for split in ("train", "val") for name in read_list(_list(root, split))}
-    with tarfile.open(archive) as tar:
+    with reading(archive), tarfile.open(archive) as tar:
         for member in tar:
             path = Path(member.name)
             if path.parent.name == IMAGES and path.stem in names:
-                tar.extract(member, folder, filter="data")
+                extract(tar, member, folder)
     check_pairs(root, sorted(names))
 
 
@@ -108,14 +108,14 @@ def copy_voc(source: Path, folder: Path) -> None:
         (root / part).mkdir(parents=True)
     names: list[str] = []
     for split in ("train", "val"):
-        shutil.copy(_list(source, split), _list(root, split))
+        shutil.copy(plain(_list(source, split)), _list(root, split))
         names += read_list(_list(source, split))
     for name in names:
         for part, ending in ((IMAGES, "jpg"), (MASKS, "png")):
             path = source / part / f"{name}.{ending}"
             if not path.is_file():
                 raise DataError(f"{path}: no such file, but a list names it")
-            shutil.copy(path, root / part)
+            shutil.copy(plain(path), root / part)
     check_pairs(root, names)
 
 
@@ -156,7 +156,7 @@ def add_sbd(archive: Path, names: list[str], root: Path) -> None:
     if leaked := sorted(set(names) & set(official["val"])):
         raise DataError(f"{leaked[0]}: among the SBD's images to train on and VOC's to measure")
     added = set(names) - set(official["train"])  # where both have a mask, VOC's is the finer one
-    with tarfile.open(archive) as tar:
+    with reading(archive), tarfile.open(archive) as tar:
         for member in tar:
             path = Path(member.name)
             if not member.isfile() or path.stem not in added:
@@ -177,11 +177,15 @@ def read_list(path: Path) -> list[str]:
     """Return the names on a list of images.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or something else than names on it.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    return path.read_text().split()
+    names = path.read_text(errors="replace").split()
+    for name in names:
+        if "/" in name or not name.isprintable():
+            raise DataError(f"{path}: {name[:60]!r} can't name an image")
+    return names
 
 
 def check_pairs(root: Path, names: Sequence[str]) -> None:
@@ -205,7 +209,7 @@ def check_pair(image: Path, mask: Path) -> None:
             size = opened.size
         with Image.open(mask) as opened:
             mode, values = opened.mode, np.asarray(opened)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{mask} or its image: damaged or cut short ({error})") from error
     if mode not in ("P", "L"):
         raise DataError(f"{mask}: a mask of mode {mode}, expected a class index a pixel (P or L)")

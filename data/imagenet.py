@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tarfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError
+from ._folder import DATASETS, HERE, DataError, extract, reading
 from ._images import HEAD, describe, line, read_manifest, scan
 from .archive import MIRROR, check_md5
 
@@ -69,13 +70,11 @@ def unpack(folder: Path, archives: dict[str, str]) -> None:
             check_md5(folder / name, archives[name], "download it again")
         partial = folder / f".{split}.partial"
         partial.mkdir(exist_ok=True)
-        try:
+        with reading(folder / needed[0]):
             if split == "train":
                 _unpack_training(folder / TRAIN, partial)
             else:
                 _unpack_validation(folder / VAL, folder / KIT, partial)
-        except (tarfile.TarError, EOFError) as error:
-            raise DataError(f"{folder}: an archive is damaged: {error}") from error
         partial.rename(folder / split)
 
 
@@ -86,12 +85,15 @@ def _unpack_training(archive: Path, folder: Path) -> None:
         tqdm(total=archive.stat().st_size, unit="B", unit_scale=True, desc="train") as bar,
     ):
         for member in classes:
+            if not re.fullmatch(r"\w+\.tar", member.name) or not member.isfile():
+                raise DataError(f"{archive}: {member.name!r} is no archive of a class: refused")
             name = Path(member.name).stem
             done, begun = folder / name, folder / f".{name}.partial"
             if not done.is_dir():
                 begun.mkdir(exist_ok=True)
-                with tarfile.open(fileobj=classes.extractfile(member)) as images:
-                    images.extractall(begun, filter="data")
+                with tarfile.open(member.name, fileobj=classes.extractfile(member)) as images:
+                    for image in images:
+                        extract(images, image, begun)
                 begun.rename(done)
             bar.update(member.size)
 
@@ -101,8 +103,11 @@ def _unpack_validation(archive: Path, kit: Path, folder: Path) -> None:
     labels = _validation_classes(kit)
     with tarfile.open(archive) as images, tqdm(total=len(labels), desc="val") as bar:
         for member in images:
-            number = int(Path(member.name).stem.rpartition("_")[2])
-            target = folder / labels[number - 1] / Path(member.name).name
+            numbered = re.fullmatch(r"\w+_(\d+)\.JPEG", member.name)
+            number = int(numbered[1]) if numbered and member.isfile() else 0
+            if not 1 <= number <= len(labels):
+                raise DataError(f"{archive}: {member.name!r} is no validation image: refused")
+            target = folder / labels[number - 1] / member.name
             if not target.is_file() or target.stat().st_size != member.size:
                 target.parent.mkdir(exist_ok=True)
                 content = images.extractfile(member)
@@ -123,6 +128,8 @@ def _validation_classes(kit: Path) -> list[str]:
         synsets = loadmat(member("data/meta.mat"), squeeze_me=True)["synsets"]
         classes = {int(synset[0]): str(synset[1]) for synset in synsets}
         truth = member("data/ILSVRC2012_validation_ground_truth.txt").read().split()
+    if odd := sorted(name for name in classes.values() if not re.fullmatch(r"\w+", name)):
+        raise DataError(f"{kit}: {odd[0]!r} can't name a class: refused")
     return [classes[int(number)] for number in truth]
 
 

@@ -26,7 +26,10 @@ def evaluate(config: Config, run: recipe.Run) -> dict[str, float]:
     """Write ``metrics.json`` and the grids of test pictures; return the headline."""
     pictures = load_test(config, run.data)
     generators = Generators(config)
-    generators.load_state_dict(run.load("model.pt")["generators"])
+    saved = run.load("model.pt")
+    if not isinstance(saved, dict) or not isinstance(saved.get("generators"), dict):
+        raise recipe.RecipeError(f"{run.outputs / 'model.pt'}: holds no generators; train again")
+    generators.load_state_dict(saved["generators"])
     generators.to(idist.device())
     evaluator = create_evaluator(config, generators)
     evaluator.run(create_test_loader(config, pictures))

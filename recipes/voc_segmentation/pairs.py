@@ -52,9 +52,15 @@ def find(folder: Path, split: str) -> list[Pair]:
             f"{listed}: no such file; --data takes a folder with {FOLDER}/ in it, and "
             "`dvc repro data/dvc.yaml:voc2012` (or :tiny_voc) makes one"
         )
-    names = listed.read_text().split()
+    try:
+        names = listed.read_text(errors="replace").split()
+    except OSError as error:
+        raise recipe.RecipeError(f"{listed}: can't be read: {error.strerror}") from error
     if not names:
         raise recipe.RecipeError(f"{listed}: names no image")
+    for name in names:
+        if "/" in name or not name.isprintable():
+            raise recipe.RecipeError(f"{listed}: {name[:60]!r} can't name an image")
     pairs = [Pair(root / IMAGES / f"{name}.jpg", root / MASKS / f"{name}.png") for name in names]
     check(pairs)
     return pairs
@@ -99,7 +105,9 @@ def _open(path: Path) -> Image.Image:
             f"{path}: no such file; every image of a list needs {IMAGES}/<name>.jpg and "
             f"{MASKS}/<name>.png"
         ) from None
-    except UnidentifiedImageError as error:
+    except Image.DecompressionBombError as error:
+        raise recipe.RecipeError(f"{path}: too large to be an image of a data set") from error
+    except (UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise recipe.RecipeError(f"{path}: damaged, or no image; fetch it again") from error
     except OSError as error:
         why = f"can't be read: {error.strerror}" if error.errno else "damaged or cut short"

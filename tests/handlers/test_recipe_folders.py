@@ -60,14 +60,44 @@ def test_the_datas_hash_follows_names_and_content_but_not_where_it_lies(
     assert make("four", c="12", b="34") != first
     assert hash_data(tmp_path / "one" / "a") != hash_data(tmp_path / "three" / "a")
     (tmp_path / "linked").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "linked" / name).symlink_to(tmp_path / "one" / name)
+    for name in ("a", "b"):  # as DVC does from its cache
+        cached = tmp_path / "cache/files/md5/0a" / f"{name}{'0' * 29}"
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.write_text((tmp_path / "one" / name).read_text())
+        (tmp_path / "linked" / name).symlink_to(cached)
     assert hash_data(tmp_path / "linked") == first
     monkeypatch.setattr(_fingerprint, "CONTENT_LIMIT", 3)
     assert hash_data(tmp_path / "one") == hash_data(tmp_path / "three")
-    (tmp_path / "one" / "gone").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(recipe.RecipeError, match="gone: can't be read"):
-        hash_data(tmp_path / "one")
+    with pytest.raises(recipe.RecipeError, match="nowhere: can't be read: No such file"):
+        hash_data(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("outside", "../secret"), ("inside", "a"), ("up", ".."), ("self", "self"),
+        ("gone", "nowhere"), ("device", "/dev/zero"), ("folder/deep", "../../secret"),
+        ("lookalike", f"../files/md5/0a/{'0' * 30}"),
+    ],
+)  # fmt: skip
+def test_a_link_in_a_data_set_is_refused_by_its_name(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    (tmp_path / "secret").write_text("not the data set's")
+    (tmp_path / "files/md5/0a").mkdir(parents=True)
+    (tmp_path / "files/md5/0a" / ("0" * 30)).symlink_to(tmp_path / "secret")
+    link = tmp_path / "set" / name
+    link.parent.mkdir(parents=True)
+    (tmp_path / "set" / "a").write_text("1")
+    link.symlink_to(target)
+    with pytest.raises(recipe.RecipeError, match=f"{name}: a link to {target};"):
+        hash_data(tmp_path / "set")
+
+
+def test_a_pipe_in_a_data_set_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(recipe.RecipeError, match="pipe: neither a file nor a folder"):
+        hash_data(tmp_path)
 
 
 def test_a_lock_is_exclusive_names_its_holder_and_is_free_afterwards(

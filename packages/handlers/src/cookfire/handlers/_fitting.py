@@ -82,7 +82,14 @@ def _misfit_of_module(module: nn.Module, state: Any) -> str | None:
 def _misfit_of_optimizer(optimizer: Optimizer, state: Any) -> str | None:
     if not isinstance(state, Mapping) or "param_groups" not in state:
         return "it is not that of an optimizer: it has no 'param_groups'"
-    saved = [len(group["params"]) for group in state["param_groups"]]
+    groups, slots = state["param_groups"], state.get("state")
+    if not isinstance(groups, list) or not all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups
+    ):
+        return "its 'param_groups' are not what an optimizer saves"
+    if not isinstance(slots, Mapping):
+        return "its 'state' is not what an optimizer saves"
+    saved = [len(group["params"]) for group in groups]
     own = [len(group["params"]) for group in optimizer.param_groups]
     if saved == own:
         return None

@@ -65,6 +65,17 @@ def _damage_by_inner_sums(file: File) -> str | None:
     return f"its part {bad} is not what was written. Use an older checkpoint." if bad else None
 
 
+def _is_compressed(file: File) -> bool:
+    file.seek(0)
+    if file.read(2) != b"PK":
+        return False
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+    except Exception:  # whatever a flipped bit makes of it: torch.load will tell
+        return False
+
+
 def read(file: File, name: str, map_location: MapLocation = None) -> object:
     """Load a checkpoint from an open file, without running anything that is in it.
 
@@ -77,6 +88,11 @@ def read(file: File, name: str, map_location: MapLocation = None) -> object:
         DamagedCheckpoint: it is no checkpoint, or asks for more than tensors and plain values.
         OSError: it can't be read.
     """
+    if _is_compressed(file):
+        raise DamagedCheckpoint(
+            f"{name}: refused: its parts are compressed, which torch.save never does, and could "
+            f"fill the memory. Use a file that was written by torch.save."
+        )
     file.seek(0)
     try:
         with warnings.catch_warnings():

@@ -167,6 +167,9 @@ class RunState:
             self.load_state_dict(saved)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
+        except (LookupError, AttributeError, ArithmeticError) as error:  # what nonsense leads to
+            kind = type(error).__name__
+            raise ValueError(f"{path}: not the state of a run ({kind}: {error})") from error
 
     # In memory
 
@@ -210,6 +213,8 @@ class RunState:
         if self.trainer.status.value == "running":
             raise RuntimeError("a running trainer can't take another state; load before run()")
         ranks, rank = state_dict["ranks"], idist.get_rank()
+        if not isinstance(ranks, list) or not ranks or set(map(type, ranks)) != {dict}:
+            raise ValueError("not the state of a run: its 'ranks' are no list of states")
         mine = ranks[rank % len(ranks)]
         attached = self._attached()
         _check_names("object", self.objects, state_dict["objects"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,9 @@ CONTENT_LIMIT = 10**9
 """Bytes of data up to which content is hashed; above it, names and sizes must do (seconds a GB)."""
 
 HASH = "sha256:"
+
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
+"""How DVC names a file in its cache."""
 
 NOT_CODE = ("data", "world size", "torch")
 """Entries that are neither code nor parameters."""
@@ -72,9 +76,9 @@ def hash_file(path: Path) -> str:
 
 def hash_data(data: Path) -> str:
     """Return one hash of a file or of a folder's files: names, sizes, and content up to 1 GB."""
-    files = sorted(_files(data)) if data.is_dir() else [data]
     digest = hashlib.sha256()
     try:
+        files = sorted(_files(data)) if data.is_dir() else [data]
         sizes = [path.stat().st_size for path in files]
         with_content = sum(sizes) <= CONTENT_LIMIT
         for path, size in zip(files, sizes, strict=True):
@@ -87,8 +91,27 @@ def hash_data(data: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for at, _, names in os.walk(folder, followlinks=True):  # DVC may link a data set from its cache
-        yield from (Path(at) / name for name in names)
+    """Walk the files of a data set, which may come from a stranger: it must keep to its folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_symlink() and not _is_in_a_cache(path):
+                raise RecipeError(
+                    f"{path}: a link to {path.readlink()}; a data set must hold its files itself "
+                    "(only DVC's links into its cache are followed): put the file there"
+                )
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(path)
+            elif entry.is_file():
+                yield path
+            else:
+                raise RecipeError(f"{path}: neither a file nor a folder; take it away")
+
+
+def _is_in_a_cache(link: Path) -> bool:
+    """Tell whether a link leads to a file that DVC keeps: ``files/md5/<2 digits>/<30 digits>``."""
+    target = link.parent / link.readlink()
+    return bool(CACHED.search(target.as_posix())) and target.is_file() and not target.is_symlink()
 
 
 def _sources(folder: Path) -> list[Path]:

@@ -27,6 +27,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 DISK_TROUBLE = (*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 """Errors of the place that is written to, which a user can mend."""
 
+MISFITS = ("Error(s) in loading state_dict", "Expected state_dict to be dict-like")
+"""How torch begins to say that weights are not this net's."""
+
 LAUNCHERS = ({"RANK", "WORLD_SIZE"}, {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"})
 """Variables that torchrun and srun set for each process they start."""
 
@@ -71,6 +74,10 @@ def main(
         _main(function, config, Path(file).resolve(), argv, resumable, owns_runs)
     except (RecipeError, DamagedCheckpoint) as error:
         _leave(one_line(str(error)), 2)
+    except (RuntimeError, TypeError) as error:
+        if not str(error).startswith(MISFITS):
+            raise
+        _leave(one_line(f"{error}; the weights are another net's: train this profile again"), 2)
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
@@ -156,8 +163,11 @@ def launch(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
         with group as parallel:
             parallel.run(work, function, config, task)
     except ProcessRaisedException as error:
-        if isinstance(error.__cause__, RecipeError | DamagedCheckpoint | OSError):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, RecipeError | DamagedCheckpoint | OSError):
+            raise cause from None
+        if cause is not None and str(cause).startswith(MISFITS):
+            raise cause from None
         raise
 
 

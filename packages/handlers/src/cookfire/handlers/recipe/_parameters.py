@@ -17,6 +17,9 @@ from cookfire.handlers.recipe._yaml import read_yaml
 ConfigT = TypeVar("ConfigT", bound="Config")
 T = TypeVar("T")
 
+MOST_PROCESSES = 1024
+"""Of one machine; a mistyped number must not bring it down."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -61,6 +64,8 @@ class Config:
         for name in ("processes", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.processes > MOST_PROCESSES:
+            raise ValueError(f"processes: expected at most {MOST_PROCESSES}, got {self.processes}")
         for name, value in self.environment.items():
             if not name or any(bad in name for bad in "=\0") or "\0" in str(value):
                 raise ValueError(f"environment: {name!r} can't be an environment variable")

@@ -102,7 +102,7 @@ class Run:
         """Return what an earlier run wrote into the out ``name`` with ``save``, on the CPU.
 
         Raises:
-            RecipeError: there is no such file.
+            RecipeError: there is no such file, or it is a dict with other keys than names.
             DamagedCheckpoint: it is not what was written.
 
         Example:
@@ -111,7 +111,10 @@ class Run:
         path = self.outputs / name
         if not path.exists():
             raise RecipeError(f"{show_path(path)}: no such file; train {self.profile!r} first")
-        return load_file(path, map_location="cpu")
+        state = load_file(path, map_location="cpu")
+        if isinstance(state, dict) and (odd := [key for key in state if not isinstance(key, str)]):
+            raise RecipeError(f"{show_path(path)}: no weights: {odd[0]!r:.40} is no name")
+        return state
 
     def save(self, name: str, state: object) -> None:
         """Write the out ``name`` with ``torch.save``, atomically, by the first process only.

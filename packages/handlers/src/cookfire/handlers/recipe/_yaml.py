@@ -30,6 +30,8 @@ PATTERNS = {
 }
 BASES = {"0b": 2, "0o": 8, "0x": 16}
 LONGEST_NUMBER = 400
+MOST_VALUES = 100_000
+"""Aliases can make billions of a few lines."""
 
 
 class _Loader(yaml.BaseLoader):
@@ -53,7 +55,7 @@ def read_yaml(path: Path) -> Value:
         raise RecipeError(f"{show_path(path)}: not UTF-8 text (byte {error.start})") from error
     try:
         node = yaml.compose(text, Loader=_Loader)
-        return None if node is None else _build(node, ())
+        return None if node is None else _build(node, (), [])
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -65,25 +67,30 @@ def read_yaml(path: Path) -> Value:
         raise RecipeError(f"{show_path(path)}: nested too deeply") from error
 
 
-def _build(node: yaml.Node, within: tuple[yaml.Node, ...]) -> Value:
+def _build(node: yaml.Node, within: tuple[yaml.Node, ...], built: list[yaml.Node]) -> Value:
+    built.append(node)
+    if len(built) > MOST_VALUES:
+        raise _error(node, f"more than {MOST_VALUES:,} values, counting what aliases repeat")
     if node in within:
         raise _error(node, "an alias that contains itself")
     if isinstance(node, yaml.MappingNode) and node.tag == f"{CORE}map":
-        return _mapping(node, (*within, node))
+        return _mapping(node, (*within, node), built)
     if isinstance(node, yaml.SequenceNode) and node.tag == f"{CORE}seq":
-        return [_build(item, (*within, node)) for item in node.value]
+        return [_build(item, (*within, node), built) for item in node.value]
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node)
     raise _error(node, f"the tag {node.tag!r} is not supported")
 
 
-def _mapping(node: yaml.MappingNode, within: tuple[yaml.Node, ...]) -> dict[Value, Value]:
+def _mapping(
+    node: yaml.MappingNode, within: tuple[yaml.Node, ...], built: list[yaml.Node]
+) -> dict[Value, Value]:
     merged: dict[Value, Value] = {}
     own: dict[Value, Value] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise _error(key_node, "a key must be a single word")
-        value = _build(value_node, within)
+        value = _build(value_node, within, built)
         if key_node.tag == f"{CORE}merge":
             for mapping in reversed(value if isinstance(value, list) else [value]):
                 if not isinstance(mapping, dict):
