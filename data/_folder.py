@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 import sys
 import tarfile
@@ -74,10 +75,11 @@ def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None
         DataError: it would leave the folder, or is a link, a device or a pipe, which no data set
             needs.
     """
+    archive = os.fsdecode(tar.name or "")
     if not (member.isdir() or (member.isfile() and not member.issparse())):
-        raise DataError(f"{tar.name}: {member.name!r} is neither a file nor a folder: refused")
+        raise DataError(f"{archive}: {member.name!r} is neither a file nor a folder: refused")
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise DataError(f"{tar.name}: {member.name!r} leads out of the archive's folder: refused")
+        raise DataError(f"{archive}: {member.name!r} leads out of the archive's folder: refused")
     tar.extract(member, folder, filter="data")
 
 

@@ -97,7 +97,7 @@ def _files(folder: Path) -> Iterator[Path]:
             path = Path(entry.path)
             if entry.is_symlink() and not _is_in_a_cache(path):
                 raise RecipeError(
-                    f"{path}: a link to {os.readlink(path)}; a data set must hold its files itself "
+                    f"{path}: a link to {path.readlink()}; a data set must hold its files itself "
                     "(only DVC's links into its cache are followed): put the file there"
                 )
             if entry.is_dir(follow_symlinks=False):
