@@ -32,7 +32,7 @@ BEGIN, END = "# pins: kept by tools/pins.py\n", "# end of pins\n"
 # These follow from the group's own pin, and differ between environments.
 BY_GROUP = re.compile(r"(torch|torchvision|torch-xla|triton|nvidia-.*|cuda-.*)==")
 LOCKS = {
-    ROOT / "requirements.lock": ("dev", "examples", "recent", "trackers", "bench"),
+    ROOT / "requirements.lock": ("dev", "examples", "recent", "trackers", "bench", "docs"),
     ROOT / "requirements-xla.lock": ("dev", "xla"),
 }
 
