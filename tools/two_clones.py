@@ -32,9 +32,10 @@ PEOPLE: dict[str, dict[str, str]] = {
 INHERITED = ("VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "DVC_ROOT")
 
 
-def run(clone: Path, person: dict[str, str], recipes: list[str]) -> dict[str, bytes]:
+def run(clone: Path, commit: str, person: dict[str, str], recipes: list[str]) -> dict[str, bytes]:
     """Run the pipelines in a new clone; return its locks."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    subprocess.run(["git", "checkout", "--quiet", "--detach", commit], cwd=clone, check=True)
     home = clone.parent / f"home of {person['USER']}"
     home.mkdir()
     cache = subprocess.run(["uv", "cache", "dir"], check=True, capture_output=True, text=True)
@@ -65,8 +66,12 @@ def main() -> int:
     recipes = parser.parse_args().recipes or list(RECIPES)
     if odd := sorted(set(recipes) - set(RECIPES)):
         parser.error(f"{odd[0]}: no such recipe; there are {', '.join(RECIPES)}")
+    head = ["git", "rev-parse", "HEAD"]
+    commit = subprocess.run(head, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     with tempfile.TemporaryDirectory(prefix="two-clones-") as scratch:
-        locks = [run(Path(scratch) / place, PEOPLE[place], recipes) for place in PEOPLE]
+        locks = [
+            run(Path(scratch) / place, commit.strip(), PEOPLE[place], recipes) for place in PEOPLE
+        ]
     different = [name for name in locks[0] if locks[0][name] != locks[1].get(name)]
     committed = [name for name in locks[0] if (ROOT / name).read_bytes() != locks[0][name]]
     for name in different:
