@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("distributed", "engine", "metrics", "handlers")
 # The runner, and the oracles of the tests that are run.
-TESTERS = ("pytest", "hypothesis", "pytorch-ignite")
+TESTERS = ("pytest", "pytest-xdist", "hypothesis", "pytorch-ignite")
 TESTS = ("tests/conftest.py", "tests/engine")
 
 TRAINING = """
