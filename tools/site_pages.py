@@ -1,4 +1,4 @@
-"""A hook of mkdocs: recipes' cards and the benchmarks' page are on the site, with no second copy.
+"""A hook of mkdocs: recipes' cards, the benchmarks' page and the gallery, with no second copy.
 
 Links in all pages are written for the repository, so that they work where it is browsed. On the
 site those to what is a page lead to that page; of the others, to code, the text stays.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for source, page in OUTSIDE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
+    from tools import gallery
+
+    files.append(File.generated(config, "gallery.md", content=gallery.page()))
+    for name, content in gallery.pictures().items():
+        files.append(File.generated(config, name, content=content))
     return files
 
 
