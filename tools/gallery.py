@@ -11,6 +11,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,15 @@ def curves(root: Path, recipe: str, profile: str) -> dict[str, list[float]]:
 def draw(columns: Mapping[str, list[float]]) -> bytes:
     """Return a picture of columns over the first one: losses at the left, all else at the right."""
     (x_name, x), *rest = columns.items()
-    losses = {name for name, _ in rest if "loss" in name or "training" in name}
+    # Where none is called a loss, what is measured of the training are the losses.
+    mark = "loss" if any("loss" in name for name, _ in rest) else "training"
+    losses = {name for name, _ in rest if mark in name}
     figure = Figure(figsize=(9, 3), layout="constrained")
     for axes, wanted in zip(figure.subplots(1, 2), (True, False), strict=True):
         for name, values in rest:
             if (name in losses) is wanted:
-                axes.plot(x, values, marker=".", label=name.replace("_", " "))
+                measured = [pair for pair in zip(x, values, strict=True) if isfinite(pair[1])]
+                axes.plot(*zip(*measured, strict=True), marker=".", label=name.replace("_", " "))
         axes.set_xlabel(x_name)
         axes.grid(alpha=0.3)
         if axes.lines:
