@@ -265,9 +265,8 @@ def main() -> int:
         parser.error(f"{odd[0]}: no such recipe; there are {', '.join(DATA)}")
     wrong: list[str] = []
     total = resumed = 0
-    print(
-        f"{'recipe':<18}{'command':<10}{'kills':>6}{'resumed':>9}{'had ended':>11}{'lock cut':>10}{'wrong':>7}"
-    )
+    heads = f"{'kills':>6}{'resumed':>9}{'had ended':>11}{'lock cut':>10}{'wrong':>7}"
+    print(f"{'recipe':<18}{'command':<10}{heads}")
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as scratch:
         clone = Path(scratch).resolve() / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
