@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ from cookfire.handlers.recipe.__main__ import main as command
 from cookfire.handlers.recipe._rerun import rerun
 from tests.handlers.dvc_project import DvcProject
 
-SECONDS = 60
+SECONDS = 240
 
 BASELINE = """
 tiny: {{metrics: {{accuracy: {{value: 1, tolerance: 0.02}}}}, sha256: "{sha256}", commit: a,
@@ -130,12 +131,19 @@ def wait_until(what: object) -> None:
         time.sleep(0.05)
 
 
-def is_running(process: int) -> bool:
-    """Tell whether there is such a process that has not ended."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def wait_until_gone(session: int) -> None:
+    """Wait for all processes that a rerun started: DVC takes a dead one for alive until then."""
+
+    def left() -> list[str]:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session:
+                    found.append(stat.parent.name)
+        return found
+
+    wait_until(lambda: not left())
 
 
 def test_after_ctrl_c_everything_is_as_before(project: DvcProject) -> None:
@@ -153,10 +161,9 @@ def test_after_ctrl_c_everything_is_as_before(project: DvcProject) -> None:
 def test_after_a_kill_nothing_runs_on_and_the_same_command_goes_on(project: DvcProject) -> None:
     before = project.files()
     process = start(project)
-    training = int((project.root / "waiting").read_text())
     process.kill()
     process.communicate(timeout=SECONDS)
-    wait_until(lambda: not is_running(training))
+    wait_until_gone(process.pid)
     # A rerun that fails now still knows what was there before the first.
     (project.folder / "evaluate.py").write_text("raise SystemExit(1)")
     with pytest.raises(recipe.RecipeError, match="the outs of before are back"):
@@ -173,6 +180,7 @@ def test_what_a_killed_rerun_kept_is_forgotten_when_the_run_was_finished_otherwi
     process = start(project)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=SECONDS)
+    wait_until_gone(process.pid)
     train = project.folder / "train.py"
     train.write_text(train.read_text() + '(runs / "model.pt").write_text("2")')
     project.dvc("repro", "toy/dvc.yaml")
