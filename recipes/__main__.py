@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cookfire.handlers import recipe
-from cookfire.handlers.recipe._repeat import add_options
 from recipes._fork import fork
 from recipes._new import new
 
@@ -29,29 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "and whether the results that lie here equal it.",
     )
     command.add_argument("--json", action="store_true", help="for programs")
-    command = commands.add_parser(
-        "verify",
-        help="compare results with their baselines",
-        description="Compare results with their baselines. Exit code: 0 equal, within tolerance, "
-        "or no baseline; 1 differs; 2 can't say.",
-    )
-    command.add_argument("name", nargs="?", metavar="NAME", help="a recipe (default: all)")
-    command.add_argument("--profile", metavar="NAME", help="only this profile (default: all)")
-    command.add_argument(
-        "--accept", action="store_true", help="record the finished runs as the baselines first"
-    )
-    command.add_argument(
-        "--rerun", action="store_true", help="run the profile's DVC cells anew first (train, ...)"
-    )
-    command = commands.add_parser(
-        "repeat",
-        help="train with several seeds; mean, spread and confidence interval of each metric",
-        description="Train and evaluate a profile with the seeds 0 to N - 1, one after the other, "
-        "and show mean, standard deviation and 95 %% interval of each metric. What has finished "
-        "is kept in the recipe's logs/, and locks and runs/ stay as they are.",
-    )
-    command.add_argument("name", metavar="NAME", help="a recipe")
-    add_options(command)
+    verifying, repeating = recipe.add_commands(commands)
+    verifying.add_argument("name", nargs="?", metavar="NAME", help="a recipe (default: all)")
+    repeating.add_argument("name", metavar="NAME", help="a recipe")
     command = commands.add_parser(
         "fork",
         help="make a project of your own of a recipe",

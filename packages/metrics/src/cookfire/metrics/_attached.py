@@ -12,7 +12,7 @@ import torch
 from cookfire.engine import Engine, Events
 from cookfire.metrics._reduction import Combined
 from cookfire.metrics._saving import load_metrics, save_metrics
-from cookfire.metrics._state import Store
+from cookfire.metrics._store import Store
 from cookfire.metrics._usage import MetricUsage
 from cookfire.metrics.metric import Metric
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cookfire.metrics._composition import Composable
 
 if TYPE_CHECKING:
-    from cookfire.metrics._state import Store
+    from cookfire.metrics._store import Store
     from cookfire.metrics.metric import Metric
 
 

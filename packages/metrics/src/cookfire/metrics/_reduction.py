@@ -21,7 +21,8 @@ from torch import Tensor
 
 import cookfire.distributed as idist
 from cookfire.metrics._parts import Bucket, History, Large, Part, Small, Told, make_part
-from cookfire.metrics._state import MetricState, Store, Value, Values
+from cookfire.metrics._state import MetricState, Value
+from cookfire.metrics._store import Store, Values
 
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import cookfire.distributed as idist
-from cookfire.metrics._state import MetricState, Pieces, Store, Value, Values
+from cookfire.metrics._state import MetricState, Pieces, Value
+from cookfire.metrics._store import Store, Values
 
 if TYPE_CHECKING:
     from cookfire.metrics.metric import Metric

@@ -19,7 +19,8 @@ from cookfire.metrics._in_an_engine import Attachable, ResultMode
 from cookfire.metrics._members import find_metrics, may_hold_metrics, replace_metrics
 from cookfire.metrics._reduction import Combined, combining
 from cookfire.metrics._saving import load_metrics, save_metrics
-from cookfire.metrics._state import MetricState, Store, Value
+from cookfire.metrics._state import MetricState, Value
+from cookfire.metrics._store import Store
 from cookfire.metrics._usage import (
     BatchFiltered,
     BatchWise,

@@ -9,6 +9,7 @@ from cookfire.handlers._reading import DamagedCheckpoint
 from cookfire.handlers.recipe._command import verify
 from cookfire.handlers.recipe._errors import RecipeError
 from cookfire.handlers.recipe._main import main
+from cookfire.handlers.recipe._options import add_commands
 from cookfire.handlers.recipe._parameters import Config, load, profiles
 from cookfire.handlers.recipe._precision import mixed_precision
 from cookfire.handlers.recipe._repeat import repeat
@@ -23,6 +24,7 @@ __all__ = [
     "Report",
     "Run",
     "Spread",
+    "add_commands",
     "check",
     "load",
     "main",

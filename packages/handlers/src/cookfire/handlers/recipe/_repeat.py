@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import shlex
 from collections.abc import Mapping
@@ -20,19 +19,6 @@ from cookfire.handlers.recipe._spread import Spread, spreads
 from cookfire.handlers.recipe._verify import METRICS, WEIGHTS, read_metrics
 
 CARD = "README.md"
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command ``repeat`` takes beside the recipe."""
-    parser.add_argument(
-        "--profile", default="full", metavar="NAME", help="which to repeat (default: full)"
-    )
-    parser.add_argument(
-        "--runs", type=int, default=5, metavar="N", help="the seeds 0 to N - 1 (default: 5)"
-    )
-    parser.add_argument(
-        "--card", action="store_true", help="write the table into the recipe's README.md too"
-    )
 
 
 def repeat(folder: Path, profile: str, runs: int = 5, card: bool = False) -> dict[str, Spread]:
