@@ -1,13 +1,15 @@
-"""The gallery of the site: what each recipe's locked baselines are, and the curves of those runs.
+"""The gallery of the site: each recipe's locked baselines, with curves and pictures of the runs.
 
     uv run tools/gallery.py FOLDER    # writes gallery.md and its pictures there, to look at
 
-All of it is read from ``baseline.yaml`` and from the ``curves.tsv`` in git; nothing is run.
+All of it is read from ``baseline.yaml``, from the ``curves.tsv`` in git, and from the outs named in
+``dvc.lock`` where these lie there (``dvc pull`` or ``dvc repro`` brings them); nothing is run.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,10 +33,11 @@ not skill.
 
 
 def baselines(root: Path = ROOT) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield recipe, profile and block of each baseline."""
+    """Yield recipe, profile and block of each baseline, those of made-up data last."""
     for path in sorted(root.glob("recipes/*/baseline.yaml")):
-        for profile, block in yaml.safe_load(path.read_text()).items():
-            yield path.parent.name, profile, block
+        blocks = yaml.safe_load(path.read_text())
+        for profile in sorted(blocks, key=lambda name: name.startswith("tiny")):
+            yield path.parent.name, profile, blocks[profile]
 
 
 def page(root: Path = ROOT) -> str:
@@ -51,15 +54,37 @@ def page(root: Path = ROOT) -> str:
         )
         if curves(root, recipe, profile):
             shown.append(f"## {recipe}, {profile}\n\n![curves](gallery/{recipe}-{profile}.svg)\n")
+        outs = locked_pictures(root, recipe, profile)
+        shown += [f"![{path.stem}]({name})\n" for name, path in outs.items()]
     return HEAD + "".join(rows) + "\n" + "\n".join(shown)
 
 
 def pictures(root: Path = ROOT) -> dict[str, bytes]:
-    """Return the curves of each baseline's run as SVG, by name."""
+    """Return the curves of each baseline's run as SVG and the pictures that it made, by name."""
+    contents = {}
+    for recipe, profile, _ in baselines(root):
+        if found := curves(root, recipe, profile):
+            contents[f"gallery/{recipe}-{profile}.svg"] = draw(found)
+        for name, path in locked_pictures(root, recipe, profile).items():
+            contents[name] = path.read_bytes()
+    return contents
+
+
+def locked_pictures(root: Path, recipe: str, profile: str) -> dict[str, Path]:
+    """Return the pictures of a run that lie there as ``dvc.lock`` names them.
+
+    Those of variants (``tiny_ddp``) are left out: they show the same once more.
+    """
+    lock = root / "recipes" / recipe / "dvc.lock"
+    if "_" in profile or not lock.exists():
+        return {}
+    stage = yaml.safe_load(lock.read_text())["stages"].get(f"evaluate@{profile}", {})
     return {
-        f"gallery/{recipe}-{profile}.svg": draw(found)
-        for recipe, profile, _ in baselines(root)
-        if (found := curves(root, recipe, profile))
+        f"gallery/{recipe}-{profile}-{path.name}": path
+        for out in stage.get("outs", [])
+        if (path := root / out["path"]).suffix == ".png"
+        and path.exists()
+        and hashlib.md5(path.read_bytes()).hexdigest() == out["md5"]
     }
 
 
