@@ -7,7 +7,7 @@ import difflib
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cookfire.handlers import recipe
@@ -95,39 +95,60 @@ def known(name: str) -> str:
 def verify(name: str | None, profile: str | None, accept: bool, rerun: bool) -> int:
     """Verify one recipe or all; 1 if anything differs, else 2 if anything can't be told."""
     profiles = None if profile is None else [profile]
-    chosen = folders().values() if name is None else [folders()[known(name)]]
-    codes = {recipe.verify(folder, profiles, accept, rerun) for folder in chosen}
+    if name is not None:
+        return recipe.verify(folders()[known(name)], profiles, accept, rerun)
+    codes = set()
+    for folder in folders().values():
+        try:
+            codes.add(recipe.verify(folder, profiles, accept, rerun))
+        except recipe.RecipeError as error:  # of one recipe; the others can be told
+            print(error, file=sys.stderr)
+            codes.add(2)
     return next((code for code in (1, 2) if code in codes), 0)
 
 
 def show(*, as_json: bool) -> int:
-    """Print a line for each recipe's profile, or everything as JSON."""
-    rows = list(_rows())
+    """Print a line for each recipe's profile, or everything as JSON; 2 if one can't be read."""
+    rows, code = [], 0
+    for name, folder in folders().items():
+        try:
+            rows += _rows(name, folder)
+        except recipe.RecipeError as error:
+            print(error, file=sys.stderr)
+            code = 2
     if as_json:
         print(json.dumps(rows, indent=2))
-        return 0
+        return code
     names = ("recipe", "version", "profile", "headline", "accepted", "verified")
     table = [names, *([row[name] or "-" for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         print("  ".join(cells).rstrip())
-    return 0
+    return code
 
 
-def _rows() -> Iterator[dict[str, str | None]]:
-    for name, folder in folders().items():
-        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for profile in recipe.profiles(folder / "params.yaml"):
-            report = recipe.check(folder, profile)
-            yield {
-                "recipe": name,
-                "version": project["version"],
-                "profile": profile,
-                "headline": report.headline,
-                "accepted": report.baseline.date if report.baseline else None,
-                "verified": report.verdict,
-            }
+def _rows(name: str, folder: Path) -> list[dict[str, str | None]]:
+    version = _version(folder / "pyproject.toml")
+    reports = [recipe.check(folder, profile) for profile in recipe.profiles(folder / "params.yaml")]
+    return [
+        {
+            "recipe": name,
+            "version": version,
+            "profile": report.profile,
+            "headline": report.headline,
+            "accepted": report.baseline.date if report.baseline else None,
+            "verified": report.verdict,
+        }
+        for report in reports
+    ]
+
+
+def _version(project: Path) -> str:
+    try:
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise recipe.RecipeError(f"{project}: no [project] version can be read: {error}") from error
 
 
 if __name__ == "__main__":

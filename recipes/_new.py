@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cookfire.handlers import recipe
 
-from ._fork._project import package_name
+from ._fork._project import is_package_name
 from ._fork._source import Source
 
 SMALLEST = "mnist"
@@ -55,14 +55,20 @@ def new(root: Path, name: str) -> Path:
     Raises:
         RecipeError: there is such a recipe, or it is no name for one; nothing is left behind.
     """
-    if package_name(name) != name or not name.isidentifier():
+    if not is_package_name(name):
         raise recipe.RecipeError(
-            f"{name!r}: expected small letters, digits and underscores, like 'voc_segmentation'"
+            f"{name!r}: expected small letters, digits and underscores, like 'voc_segmentation', "
+            "and no name of a module that Python or this repository has"
         )
     folder = root / "recipes" / name
     if folder.exists():
         raise recipe.RecipeError(f"{folder}: is there already; choose another name")
     registers = {root / file: (root / file).read_text() for file in ("pyproject.toml", "dvc.yaml")}
+    for path, text in registers.items():
+        if f'"recipes/{name}"' in text or f"  smoke/{name}:" in text:
+            raise recipe.RecipeError(
+                f"{path}: has a recipe {name!r} still; take its lines out, or choose another name"
+            )
     try:
         _copy(root, name, folder)
         for path, text in registers.items():

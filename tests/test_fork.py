@@ -121,11 +121,17 @@ def test_the_packages_can_come_from_git_instead(
         (["mnist", "full"], "full: not an empty folder; choose another"),
         (["mnist", "full/file"], "full/file: not an empty folder; choose another"),
         (["mnist", "full/file/new"], "Not a directory"),
-        (["mnist", "3d"], "'3d' can't name a Python package; give --name"),
+        (["mnist", "3d"], "'3d' can't name a Python package, or would hide another; give --name"),
         (["mnist", "new", "--name", "a b"], "'a b' can't name a Python package"),
         (["mnist", "new", "--name", "class"], "'class' can't name a Python package"),
-        (["mnist", "new", "--name", "data"], "a package 'data' would hide another"),
-        (["mnist", "new", "--name", "json"], "a package 'json' would hide another"),
+        (
+            ["mnist", "new", "--name", "data"],
+            "'data' can't name a Python package, or would hide another; give --name",
+        ),
+        (
+            ["mnist", "new", "--name", "json"],
+            "'json' can't name a Python package, or would hide another",
+        ),
     ],
 )
 def test_what_can_not_be_made_is_refused_in_one_line(

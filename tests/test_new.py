@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -70,9 +71,11 @@ def test_a_new_recipe_is_entered_where_the_others_are(root: Path) -> None:
         ("mnist", "is there already"),
         ("Tea", "small letters"),
         ("tea-time", "small letters"),
-        ("class", "can't name a Python package"),
-        ("json", "would hide another"),
-        ("../tea", "can't name a Python package"),
+        ("class", "no name of a module"),
+        ("json", "no name of a module"),
+        ("test", "no name of a module"),
+        ("2x", "small letters"),
+        ("../tea", "small letters"),
     ],
 )
 def test_a_name_that_is_taken_or_none_is_refused_in_one_line(
@@ -83,6 +86,15 @@ def test_a_name_that_is_taken_or_none_is_refused_in_one_line(
     assert said in error
     assert error.count("\n") == 1
     assert is_clean(root)
+
+
+def test_a_recipe_whose_lines_are_still_there_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell.main(["new", "tea_time"]) == 0
+    shutil.rmtree(root / "recipes" / "tea_time")
+    assert shell.main(["new", "tea_time"]) == 2
+    assert "pyproject.toml: has a recipe 'tea_time' still" in capsys.readouterr().err
 
 
 def test_a_recipe_that_could_not_be_finished_leaves_nothing(

@@ -69,6 +69,20 @@ def test_verify_takes_one_recipe_or_all_and_a_profile(
     assert said[-2:] == ["bread two", "  no baseline: record one with --accept"]
 
 
+def test_a_recipe_that_cannot_be_read_does_not_hide_the_others(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "bread" / "baseline.yaml").write_text("tiny: 3")
+    assert shell.main(["verify"]) == 1  # soup differs
+    assert shell.main(["list"]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("bread/baseline.yaml: ") == 2
+    assert said.out.count("differs") >= 2
+    (root / "soup" / "pyproject.toml").write_text("[project")
+    assert shell.main(["list"]) == 2
+    assert "soup/pyproject.toml: no [project] version can be read" in capsys.readouterr().err
+
+
 def test_a_recipe_or_profile_that_does_not_exist_is_one_line_and_exit_code_2(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

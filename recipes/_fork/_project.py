@@ -66,15 +66,19 @@ def package_name(project: str) -> str:
         'my_project'
     """
     package = re.sub(r"[-.]", "_", project).lower()
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or keyword.iskeyword(package):
+    if not is_package_name(package):
         raise recipe.RecipeError(
-            f"{project!r} can't name a Python package; give --name, letters, digits and dashes"
-        )
-    if package in TAKEN or package in sys.stdlib_module_names:
-        raise recipe.RecipeError(
-            f"{project!r}: a package {package!r} would hide another; give --name"
+            f"{project!r} can't name a Python package, or would hide another; give --name, "
+            "letters, digits and dashes"
         )
     return package
+
+
+def is_package_name(name: str) -> bool:
+    """Tell whether a package can have the name, and hides no other by it."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        return False
+    return name not in TAKEN and name not in sys.stdlib_module_names
 
 
 def build_wheels(root: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -114,6 +115,31 @@ def test_a_lock_is_exclusive_names_its_holder_and_is_free_afterwards(
             pass
     with _lock.locked(folder):
         pass
+
+
+def test_who_waits_for_a_lock_may_open_it_while_its_holder_removes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".resume" / "tiny"
+    unlink, open_file = Path.unlink, os.open
+
+    def and_make_anew(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        path.touch()
+
+    with _lock.locked(folder), monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", and_make_anew)
+        _lock.remove(folder)
+    assert (folder / "lock").exists()
+
+    def after_it_is_gone(path: Path, *options: int) -> int:
+        monkeypatch.setattr(os, "open", open_file)
+        shutil.rmtree(folder)
+        return open_file(path, *options)
+
+    monkeypatch.setattr(os, "open", after_it_is_gone)
+    with _lock.locked(folder):
+        assert (folder / "lock").read_text() == f"{os.getpid()}\n"
 
 
 def outlive(sign: Connection) -> None:

@@ -158,7 +158,11 @@ def test_what_cannot_be_repeated_is_one_line(
         (["--profile", "tiny", "--runs", "1"],
          "--runs: expected at least 2, which have a spread, got 1"),
         ([], "toy/params.yaml: no profile 'full' (there are: tiny, two, pinned)"),
+        (["--profile", "odd"], "toy/params.yaml: odd.processes: expected int, got 'two' (str)"),
     ):  # fmt: skip
+        if "odd" in arguments:
+            with (toy / "params.yaml").open("a") as file:
+                file.write("odd: {data: x, processes: two}\n")
         assert command(["repeat", "toy", *arguments]) == 2
         assert capsys.readouterr().err == f"{line}\n"
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cookfire.handlers import recipe
 from cookfire.handlers.recipe.__main__ import main as command
@@ -96,7 +97,10 @@ def test_outs_that_are_not_those_of_the_lock_are_named_without_a_rerun_too(
 
 
 def test_after_a_cell_that_failed_everything_is_as_before(
-    project: DvcProject, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    project: DvcProject,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = project.files()
     # The training comes through, gives other bits, and DVC locks and stages them.
@@ -108,7 +112,11 @@ def test_after_a_cell_that_failed_everything_is_as_before(
     assert project.ran() == "train"
     assert project.files() == before
     assert project.call("git", "diff", "--cached", "--name-only") == ""
-    assert not (project.folder / ".resume").exists()
+    # Hours of training are not lost to a mistake in the evaluation.
+    assert caplog.messages == ["toy/.resume/tiny.new: what train@tiny made anew is kept here"]
+    kept = project.folder / ".resume" / "tiny.new"
+    assert (kept / "model.pt").read_text() == "2\n"
+    assert [path.name for path in kept.parent.iterdir()] == ["tiny.new"]
 
 
 def start(project: DvcProject) -> subprocess.Popen[bytes]:
@@ -190,6 +198,22 @@ def test_what_a_killed_rerun_kept_is_forgotten_when_the_run_was_finished_otherwi
     with pytest.raises(recipe.RecipeError, match="the outs of before are back"):
         rerun(project.folder, "tiny")
     assert project.files() == after
+
+
+def test_what_other_profiles_have_locked_since_a_kill_stays(project: DvcProject) -> None:
+    lock = project.folder / "dvc.lock"
+    process = start(project)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=SECONDS)
+    wait_until_gone(process.pid)
+    others = "  train@other:\n    cmd: x\n    outs:\n    - path: toy/y\n      md5: '0123'\n"
+    lock.write_text(lock.read_text() + others)
+    before = yaml.safe_load(lock.read_text())
+    (project.folder / "evaluate.py").write_text("raise SystemExit(1)")
+    (project.root / "data" / "numbers").write_text("2\n")
+    with pytest.raises(recipe.RecipeError, match="the outs of before are back"):
+        rerun(project.folder, "tiny")
+    assert yaml.safe_load(lock.read_text()) == before
 
 
 def test_missing_data_are_made_by_their_stage(project: DvcProject) -> None:

@@ -284,6 +284,15 @@ def test_a_run_that_could_not_begin_is_one_line_and_leaves_nothing(toy: Toy) -> 
     assert not list((toy.root / "here").iterdir())
 
 
+def test_a_run_that_could_not_begin_leaves_the_record_of_the_run_before(toy: Toy) -> None:
+    toy.finished()
+    manifest = toy.folder / "logs" / "tiny" / "manifest.json"
+    before = manifest.read_bytes()
+    assert toy.run("refuse 0") == 2
+    assert manifest.read_bytes() == before
+    assert not manifest.parent.with_name("tiny.previous").exists()
+
+
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     toy: Toy, expected: dict[str, bytes]
 ) -> None:
@@ -321,6 +330,10 @@ def test_with_out_everything_is_written_there_and_other_data_can_be_trained_on(
         ("train", ["--profile", "tiny", "--data", "data", "--out", "toy/runs/x"],
          "--out toy/runs/x: runs/ is DVC's; choose a folder outside it"),
         ("train", ["--profile", "tiny", "--out", "log"], "--out log: not a folder"),
+        ("train", ["--profile", "tiny", "--out", "data/x"],
+         "--out data/x: is in the data set, data"),
+        ("train", ["--profile", "tiny", "--seed", "9" * 20, "--out", "x"],
+         "--seed: expected a number of 64 bits, got 99999999999999999999 (int)"),
         ("train", ["--profile", "tiny", "--out", "log/x"], "log/x: Not a directory"),
         ("train", ["--profile", "tinny"],
          "toy/params.yaml: no profile 'tinny'; did you mean 'tiny'? "

@@ -54,7 +54,10 @@ def require(variables: Mapping[str, str | int], *, where: str, restart: bool = T
     environment = {**os.environ, **wanted, REEXECUTED: str(os.getpid())}
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    try:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    except OSError as error:  # a value longer than the system takes
+        raise RecipeError(f"{where}: can't be set: {error.strerror}") from error
 
 
 def check_instruction_set(variables: Mapping[str, str | int], *, where: str) -> None:

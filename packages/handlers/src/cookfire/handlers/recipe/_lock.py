@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cookfire.handlers.recipe._errors import RecipeError, show_path
+
+LOCK = "lock"
 
 PATIENCE = 5.0
 """Seconds to wait for the lock: the processes of a killed run end within three."""
@@ -36,13 +39,35 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def clear(folder: Path) -> None:
+    """Delete what is in a folder whose lock this process holds, but for the lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def remove(folder: Path) -> None:
+    """Delete such a folder, and ``.resume`` around it if nothing else is in it."""
+    clear(folder)
+    (folder / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # who waited for the lock has the folder now; or something is there
+        folder.rmdir()
+        if folder.parent.name == ".resume":
+            folder.parent.rmdir()
+
+
 def _acquire(folder: Path) -> int:
-    path = folder / "lock"
+    path = folder / LOCK
     deadline = time.monotonic() + PATIENCE
     said = False
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # its holder has just removed the folder
+            continue
         if not _flock(descriptor):
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "(unknown)"
             os.close(descriptor)

@@ -120,7 +120,10 @@ def _main(
         config = dataclasses.replace(config, data=str(options.data.resolve()))
     block = find_profile(params_yaml, options.profile)
     if options.seed is not None:
-        config = dataclasses.replace(config, seed=options.seed)
+        try:
+            config = dataclasses.replace(config, seed=options.seed)
+        except ValueError as error:
+            raise RecipeError(f"--{error}") from error
         block = {**block, "seed": options.seed} if isinstance(block, dict) else block
     task = _task(file, options, block, config, resumable)
     where = _environment.where(params_yaml, options.profile)
@@ -215,15 +218,17 @@ def _task(
         )
     if options.seed is not None and options.out is None:
         raise RecipeError("--seed needs --out DIR outside runs/, which holds the profile's own")
-    data = recipe / config.data if options.data is None else options.data
+    data = (recipe / config.data if options.data is None else options.data).resolve()
     out = None if options.out is None else options.out.resolve()
+    if out is not None and out.is_relative_to(data):
+        raise RecipeError(f"--out {options.out}: is in the data set, {show_path(data)}")
     resume = recipe / ".resume" / profile if out is None else out / ".resume"
     return Task(
         entry=file.stem,
         recipe=recipe,
         profile=profile,
         parameters=parameters,
-        data=data.resolve(),
+        data=data,
         outputs=recipe / "runs" / profile if out is None else out,
         logs=recipe / "logs" / profile if out is None else out / "logs",
         resume=resume if resumable else None,

@@ -15,6 +15,8 @@ from cookfire.handlers.recipe._hardware import describe_hardware, versions_of
 from cookfire.handlers.recipe._records import read_record, write_record
 
 NAME = "manifest.json"
+KEYS = {"environment", "fingerprint", "outputs", "parameters"}
+"""Without which notes say nothing of a run."""
 
 
 def record(
@@ -63,6 +65,6 @@ def record(
 def notes_on(logs: Path, entry: str, out: Path) -> dict[str, Any] | None:
     """Return the notes on the run of the entry point that wrote this very file; None if unknown."""
     notes = (read_record(logs / NAME) or {}).get(entry)
-    if not notes or not out.exists() or notes["outputs"].get(out.name) != hash_file(out):
+    if not isinstance(notes, dict) or not notes.keys() >= KEYS or not out.exists():
         return None
-    return dict(notes)
+    return notes if notes["outputs"].get(out.name) == hash_file(out) else None

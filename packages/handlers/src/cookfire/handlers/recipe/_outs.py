@@ -42,6 +42,28 @@ def locked_outs(folder: Path, profile: str) -> dict[str, str]:
     return found
 
 
+def with_stages(now: str | None, before: str | None, profile: str) -> str | None:
+    """Return the text of a lock as it is now, but with the profile's stages as they were before.
+
+    Where nothing else has changed, or what is there now can't be read, it is the text of before.
+    """
+    mine, theirs = _stages(before), _stages(now)
+    kept = {name: stage for name, stage in mine.items() if name.endswith(f"@{profile}")}
+    others = {name: stage for name, stage in theirs.items() if not name.endswith(f"@{profile}")}
+    if not others or {**others, **kept} == mine:
+        return before
+    return yaml.safe_dump({"schema": "2.0", "stages": {**others, **kept}}, sort_keys=False)
+
+
+def _stages(lock: str | None) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(lock or "")
+    except yaml.YAMLError:
+        return {}
+    stages = content.get("stages") if isinstance(content, dict) else None
+    return stages if isinstance(stages, dict) else {}
+
+
 def others(outputs: Path, locked: Mapping[str, str]) -> list[str]:
     """Return which of the files, as far as they are there, are not those of the lock."""
     return sorted(

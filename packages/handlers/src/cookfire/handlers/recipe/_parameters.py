@@ -66,6 +66,8 @@ class Config:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.processes > MOST_PROCESSES:
             raise ValueError(f"processes: expected at most {MOST_PROCESSES}, got {self.processes}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed: expected a number of 64 bits, got {show_value(self.seed)}")
         for name, value in self.environment.items():
             if not name or any(bad in name for bad in "=\0") or "\0" in str(value):
                 raise ValueError(f"environment: {name!r} can't be an environment variable")
@@ -111,6 +113,15 @@ def load(params_yaml: Path, profile: str, config: type[ConfigT]) -> ConfigT:
         0.01
     """
     return read_as(params_yaml, profile, find_profile(params_yaml, profile), config)
+
+
+def load_common(params_yaml: Path, profile: str) -> Config:
+    """Return what every recipe has of the profile's parameters; errors are those of ``load``."""
+    block = find_profile(params_yaml, profile)
+    if isinstance(block, dict):
+        known = {field.name for field in dataclasses.fields(Config)}
+        block = {name: value for name, value in block.items() if name in known}
+    return read_as(params_yaml, profile, block, Config)
 
 
 def read_as(path: Path, key: str, block: object, kind: type[T]) -> T:

@@ -13,7 +13,7 @@ from cookfire.handlers.recipe._child import run_python
 from cookfire.handlers.recipe._errors import RecipeError, show_path
 from cookfire.handlers.recipe._fingerprint import fingerprint
 from cookfire.handlers.recipe._layout import align
-from cookfire.handlers.recipe._parameters import find_profile
+from cookfire.handlers.recipe._parameters import find_profile, load_common
 from cookfire.handlers.recipe._records import write_record
 from cookfire.handlers.recipe._spread import Spread, spreads
 from cookfire.handlers.recipe._verify import METRICS, WEIGHTS, read_metrics
@@ -48,12 +48,10 @@ def repeat(folder: Path, profile: str, runs: int = 5, card: bool = False) -> dic
     if runs < 2:
         raise RecipeError(f"--runs: expected at least 2, which have a spread, got {runs}")
     folder = folder.resolve()
-    block = find_profile(folder / "params.yaml", profile)
-    parameters: Mapping[str, object] = block if isinstance(block, dict) else {}
-    data = folder / str(parameters.get("data", ""))
-    prints = fingerprint(
-        block, folder, data if data.exists() else None, int(str(parameters.get("processes", 1)))
-    )
+    params_yaml = folder / "params.yaml"
+    block, config = find_profile(params_yaml, profile), load_common(params_yaml, profile)
+    data = folder / config.data
+    prints = fingerprint(block, folder, data if data.exists() else None, config.processes)
     place = folder / "logs" / f"{profile}.repeat"
     results = [
         _run_seed(folder, profile, seed, prints, place / f"seed_{seed}") for seed in range(runs)

@@ -3,8 +3,8 @@
 DVC deletes a stage's outs before it runs the stage. Its cache keeps those that it was told to
 cache, as long as nobody clears it, and the lock in git names them; but not metrics and curves, and
 not the manifest. So all of it is set aside first (hard links: no room, no time), and put back
-unless every cell came through. What is set aside stays through a kill, and the next rerun goes on
-from it.
+unless every cell came through; what a finished training made is kept beside it then. What is set
+aside stays through a kill, and the next rerun goes on from it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from cookfire.handlers.recipe import _manifest, _outs
+from cookfire.handlers.recipe import _lock, _manifest, _outs
 from cookfire.handlers.recipe._child import run_python
 from cookfire.handlers.recipe._errors import RecipeError, show_path
-from cookfire.handlers.recipe._lock import locked
-from cookfire.handlers.recipe._parameters import find_profile
+from cookfire.handlers.recipe._parameters import find_profile, load_common
 from cookfire.handlers.recipe._yaml import read_yaml
 
 FORCED = ("--single-item", "--force", "--no-run-cache")
@@ -48,27 +47,29 @@ def rerun(folder: Path, profile: str) -> dict[str, str]:
     cells = cells_of(folder, profile)
     root = _dvc_root(folder)
     aside = Aside(folder, profile)
-    lock = aside.path.with_name(f"{profile}.rerun")
-    try:
-        with locked(lock):
-            try:
-                return _rerun(root, aside, cells)
-            finally:
-                shutil.rmtree(lock)
-    finally:
-        with contextlib.suppress(OSError):  # something else is in it
-            lock.parent.rmdir()
+    lock = aside.path.with_name(".rerun")  # one for all profiles: they share dvc.lock
+    with _lock.locked(lock):
+        try:
+            return _rerun(root, aside, cells)
+        finally:
+            _lock.remove(lock)
 
 
 def _rerun(root: Path, aside: Aside, cells: Sequence[str]) -> dict[str, str]:
     aside.take()
     before = _outs.locked_outs(aside.path, aside.profile)
+    done: list[str] = []
     try:
         if (missing := _missing_data(aside.folder, aside.profile)) is not None:
             _repro(root, [missing], [])
         for cell in cells:
             _repro(root, [f"{aside.folder / 'dvc.yaml'}:{cell}"], FORCED)
+            done.append(cell)
     except BaseException:  # Ctrl-C too
+        if done:
+            aside.keep_new()
+            made = ", ".join(done)
+            logger.warning("%s: what %s made anew is kept here", show_path(aside.new), made)
         aside.put_back()
         raise
     aside.remove()
@@ -99,6 +100,7 @@ class Aside:
     def __init__(self, folder: Path, profile: str) -> None:
         self.folder, self.profile = folder, profile
         self.path = folder / ".resume" / f"{profile}.before"
+        self.new = folder / ".resume" / f"{profile}.new"
         self.outputs = folder / "runs" / profile
         self.files = {
             _outs.NAME: folder / _outs.NAME,
@@ -121,6 +123,11 @@ class Aside:
                 shutil.copyfile(path, partial / name)
         partial.rename(self.path)
 
+    def keep_new(self) -> None:
+        """Move what the rerun has made so far out of the way."""
+        shutil.rmtree(self.new, ignore_errors=True)
+        self.outputs.rename(self.new)
+
     def put_back(self) -> None:
         """Make everything as it was."""
         shutil.rmtree(self.outputs, ignore_errors=True)
@@ -129,11 +136,14 @@ class Aside:
             _copy(self.path / "outputs", self.outputs)
         for name, path in self.files.items():
             kept = self.path / name
-            if not kept.exists():
+            now, before = (_text(file) for file in (path, kept))
+            if name == _outs.NAME:  # other profiles' stages may have run since a kill
+                before = _outs.with_stages(now, before, self.profile)
+            if before is None:
                 path.unlink(missing_ok=True)
-            elif not path.exists() or path.read_bytes() != kept.read_bytes():
+            elif before != now:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(kept, path)
+                path.write_text(before, encoding="utf-8")
                 if name == _outs.NAME:  # DVC has put its own into the index (core.autostage)
                     _git_add(path)
         self.remove()
@@ -168,6 +178,10 @@ def _link_or_copy(source: str, target: str) -> str:
     return target
 
 
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
 def _git_add(path: Path) -> None:
     with contextlib.suppress(OSError):
         subprocess.run(
@@ -177,13 +191,9 @@ def _git_add(path: Path) -> None:
 
 def _missing_data(folder: Path, profile: str) -> str | None:
     """Return the stage that makes the profile's data set, if that is not there."""
-    block = find_profile(folder / "params.yaml", profile)
-    value = block.get("data") if isinstance(block, dict) else None
-    data = (folder / str(value)).resolve()
+    data = (folder / load_common(folder / "params.yaml", profile).data).resolve()
     stages = data.parent / "dvc.yaml"
-    return (
-        None if value is None or data.exists() or not stages.exists() else f"{stages}:{data.name}"
-    )
+    return None if data.exists() or not stages.exists() else f"{stages}:{data.name}"
 
 
 def _dvc_root(folder: Path) -> Path:

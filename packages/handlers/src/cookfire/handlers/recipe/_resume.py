@@ -16,13 +16,13 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from cookfire.handlers.recipe import _lock
 from cookfire.handlers.recipe._errors import name_some
 from cookfire.handlers.recipe._fingerprint import differences
-from cookfire.handlers.recipe._lock import locked
 from cookfire.handlers.recipe._records import read_record, write_record
 
 logger = logging.getLogger("cookfire.handlers.recipe")
@@ -37,7 +37,7 @@ class ResumeFolder:
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder's lock; RecipeError names the process that has it already."""
-        return locked(self.path)
+        return _lock.locked(self.path)
 
     def begin(self, fingerprint: Mapping[str, str], environment: Mapping[str, str | int]) -> bool:
         """Keep what an interrupted run with the same fingerprint left, or clear the folder.
@@ -52,7 +52,8 @@ class ResumeFolder:
             logger.info("starting afresh: since the interrupted run, %s", name_some(changed))
             started = None
         if started is None:
-            self._clear()
+            (self.path / "started.json").unlink(missing_ok=True)
+            _lock.clear(self.path)
             self.outputs.mkdir(parents=True)
             record = {"fingerprint": dict(fingerprint), "environment": dict(environment)}
             write_record(self.path / "started.json", record)
@@ -109,15 +110,4 @@ class ResumeFolder:
         """Delete the folder, and ``.resume`` if nothing else is in it."""
         # This first: a folder without it holds nothing to go on with, whatever is left of it.
         (self.path / "started.json").unlink(missing_ok=True)
-        shutil.rmtree(self.path)
-        if self.path.parent.name == ".resume":
-            with suppress(OSError):
-                self.path.parent.rmdir()
-
-    def _clear(self) -> None:
-        (self.path / "started.json").unlink(missing_ok=True)
-        for path in self.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != "lock":
-                path.unlink()
+        _lock.remove(self.path)

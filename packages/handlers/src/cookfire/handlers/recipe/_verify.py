@@ -16,7 +16,7 @@ from cookfire.handlers.recipe._errors import name_some, show_path
 from cookfire.handlers.recipe._fingerprint import HASH, hash_file
 from cookfire.handlers.recipe._hardware import deciding, versions_of
 from cookfire.handlers.recipe._inputs import SHOWN, Inputs, explain, inputs_here, inputs_of
-from cookfire.handlers.recipe._parameters import find_profile
+from cookfire.handlers.recipe._parameters import find_profile, load_common
 
 Verdict = Literal["equal", "within tolerance", "differs", "can't say", "no baseline"]
 
@@ -104,7 +104,7 @@ def check(folder: Path, profile: str, locked: Mapping[str, str] | None = None) -
         return unknown(f"{show_path(outputs / METRICS)} is of other weights; evaluate again")
 
     here = "" if trained else "this machine has no record of this run, and "
-    environment = trained["environment"] if trained else _environment_here(block)
+    environment = trained["environment"] if trained else _environment_here(folder, profile)
     versions = trained.get("versions", {}) if trained else versions_of(folder)
     difference = (
         _first_difference(baseline.environment, environment)
@@ -139,7 +139,7 @@ def read_metrics(path: Path) -> dict[str, float] | None:
     """Return the numbers of a metrics file, nested names joined by dots; None if it holds none."""
     try:
         found = dict(_numbers("", json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, OverflowError, RecursionError):
         return None
     return found or None
 
@@ -190,13 +190,12 @@ def _reasons(baseline: Baseline, runs: Sequence[Inputs], folder: Path) -> list[s
     return list(dict.fromkeys(phrase for listed in phrases for phrase in listed))
 
 
-def _environment_here(block: object) -> dict[str, str | int]:
+def _environment_here(folder: Path, profile: str) -> dict[str, str | int]:
     """Return the environment in which this machine would run the profile."""
-    parameters = block if isinstance(block, dict) else {}
-    asked = parameters.get("environment") or {}
-    variables = os.environ | {str(name): str(value) for name, value in dict(asked).items()}
+    config = load_common(folder / "params.yaml", profile)
+    variables = os.environ | {name: str(value) for name, value in config.environment.items()}
     return _environment.describe(
-        world_size=parameters.get("processes", 1),
+        world_size=config.processes,
         device=_environment.describe_default_device(variables),
         variables=variables,
     )

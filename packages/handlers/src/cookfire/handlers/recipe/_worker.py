@@ -68,9 +68,9 @@ def work(_local_rank: int, function: Function[ConfigT], config: ConfigT, task: T
 
 def _run(function: Function[ConfigT], config: ConfigT, task: Task) -> None:
     task.outputs.mkdir(parents=True, exist_ok=True)
-    _, note = _begin(task)
+    began = _Beginning(task)
     run = Run(task.profile, outputs=task.outputs, logs=task.logs, data=task.data)
-    note(_call(function, config, run))
+    began.note(_call(function, config, run))
 
 
 def _run_resumable(
@@ -79,7 +79,7 @@ def _run_resumable(
     first = idist.get_rank() == 0
     is_new = not task.outputs.exists()
     with folder.locked() if first else nullcontext():
-        announce, note = _begin(task, folder)
+        began = _Beginning(task, folder)
         run = Run(
             task.profile,
             outputs=folder.outputs,
@@ -87,7 +87,7 @@ def _run_resumable(
             data=task.data,
             states=folder.path,
             save_every=config.save_every,
-            begins=announce,
+            begins=began.announce,
         )
         # The first process's answer, so that all go the same way.
         if idist.broadcast(int(folder.finished() is not None), src=0):
@@ -98,6 +98,7 @@ def _run_resumable(
             except BaseException:  # to clean up, also at Ctrl-C
                 if first:
                     folder.remove_if_useless()
+                    began.take_back()
                     if is_new:
                         with suppress(OSError):  # there is something in it
                             task.outputs.rmdir()
@@ -108,39 +109,41 @@ def _run_resumable(
             finished = folder.finished()
             assert finished is not None
             folder.publish(task.outputs)
-            note(finished["result"])
+            began.note(finished["result"])
             folder.remove()
             for tracker in run.trackers:
                 with tracker:  # a closed logger goes on with its run
                     tracker.log_artifact(task.logs / _manifest.NAME)
 
 
-def _begin(
-    task: Task, folder: ResumeFolder | None = None
-) -> tuple[Callable[[], None], Callable[[Mapping[str, float]], None]]:
-    """Make the folder ready; return what says what runs, and what notes the result at the end.
+class _Beginning:
+    """Makes the folder ready; says what runs, and notes the result at the end.
 
-    The former is for when the training begins, so that of data that are missing or damaged there is
-    one line to read; the latter says it where nobody has.
+    The former is said when the training begins, so that of data that are missing or damaged there
+    is one line to read, or by the latter where nobody has.
     """
-    began = time.monotonic()
-    environment = _environment.describe(
-        world_size=idist.get_world_size(), device=_environment.describe_device(idist.device())
-    )
-    prints: dict[str, str] = {}
-    if idist.get_rank() == 0:
-        prints = fingerprint(task.parameters, task.recipe, task.data, idist.get_world_size())
-        if folder is not None and folder.begin(prints, environment):
-            _set_aside(task.logs)
-    idist.barrier()  # nobody looks for an interrupted run before it is known to fit
 
-    said = False
+    def __init__(self, task: Task, folder: ResumeFolder | None = None) -> None:
+        self.task, self.at = task, time.monotonic()
+        self.environment = _environment.describe(
+            world_size=idist.get_world_size(), device=_environment.describe_device(idist.device())
+        )
+        self.prints: dict[str, str] = {}
+        self.said = self.aside = False
+        if idist.get_rank() == 0:
+            self.prints = fingerprint(
+                task.parameters, task.recipe, task.data, idist.get_world_size()
+            )
+            if folder is not None and folder.begin(self.prints, self.environment):
+                self.aside = _set_aside(task.logs)
+        idist.barrier()  # nobody looks for an interrupted run before it is known to fit
 
-    def announce() -> None:
-        nonlocal said
-        if said:
+    def announce(self) -> None:
+        """Say what runs, once."""
+        if self.said:
             return
-        said = True
+        self.said = True
+        task, environment = self.task, self.environment
         used = ", ".join(f"{environment[name]}" for name in ("torch", "device", "instruction_set"))
         logger.info(
             "%s %s %s: torch %s, %s, %s, data %s", task.recipe.name, task.entry, task.profile, used,
@@ -148,20 +151,26 @@ def _begin(
             show_path(task.data),
         )  # fmt: skip
 
-    def note(result: Mapping[str, float]) -> None:
-        announce()
+    def take_back(self) -> None:
+        """Bring back the logs of the run before, if this one did not begin."""
+        if self.aside and not self.said:
+            shutil.rmtree(self.task.logs, ignore_errors=True)
+            _previous(self.task.logs).rename(self.task.logs)
+
+    def note(self, result: Mapping[str, float]) -> None:
+        """Write the manifest, and say what came out."""
+        self.announce()
+        task = self.task
         if idist.get_rank() == 0:
             _manifest.record(
                 task.logs, task.entry, recipe=task.recipe, data=task.data, outputs=task.outputs,
-                environment=environment, fingerprint=prints, parameters=task.parameters,
+                environment=self.environment, fingerprint=self.prints, parameters=task.parameters,
                 result=result,
             )  # fmt: skip
         shown = ", ".join(f"{name} {value:.6g}" for name, value in result.items()) or "done"
         logger.info(
-            "%s (%.1f s); outs in %s", shown, time.monotonic() - began, show_path(task.outputs)
+            "%s (%.1f s); outs in %s", shown, time.monotonic() - self.at, show_path(task.outputs)
         )
-
-    return announce, note
 
 
 def _count(number: object, thing: str) -> str:
@@ -170,13 +179,19 @@ def _count(number: object, thing: str) -> str:
     return f"{number} {thing}{'es' if thing.endswith('s') else 's'}"
 
 
-def _set_aside(logs: Path) -> None:
+def _set_aside(logs: Path) -> bool:
     """Keep the logs of the run before under another name, so that curves of two runs never mix."""
-    if logs.is_dir():
-        previous = logs.with_name(f"{logs.name}.previous")
-        if previous.is_dir():
-            shutil.rmtree(previous)
-        logs.rename(previous)
+    if not logs.is_dir():
+        return False
+    previous = _previous(logs)
+    if previous.is_dir():
+        shutil.rmtree(previous)
+    logs.rename(previous)
+    return True
+
+
+def _previous(logs: Path) -> Path:
+    return logs.with_name(f"{logs.name}.previous")
 
 
 def _call(function: Function[ConfigT], config: ConfigT, run: Run) -> dict[str, float]:

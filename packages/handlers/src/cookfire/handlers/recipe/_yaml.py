@@ -107,6 +107,8 @@ def _mapping(
 def _scalar(node: yaml.ScalarNode) -> bool | int | float | str | None:
     kind, text = node.tag.removeprefix(CORE), str(node.value)
     if kind in ("str", "merge"):
+        if not _is_unicode(text):
+            raise _error(node, f"{text[:40]!a} holds half of a character")
         return text
     if (pattern := PATTERNS.get(node.tag)) is None:
         raise _error(node, f"the tag {node.tag!r} is not supported")
@@ -123,6 +125,15 @@ def _scalar(node: yaml.ScalarNode) -> bool | int | float | str | None:
         return int(digits, BASES.get(digits.lstrip("+-")[:2], 10))
     except ValueError as error:  # underscores alone behind a prefix
         raise _error(node, f"{text[:40]!r} is not a value of type {kind}") from error
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether text holds characters alone: an escape can make half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _error(node: yaml.Node, text: str) -> yaml.MarkedYAMLError:
