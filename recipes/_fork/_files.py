@@ -52,6 +52,7 @@ def renamed(source: Source, text: str) -> str:
     text = re.sub(rf"python -m recipes verify {name}\b",
                   f"python -m cookfire.handlers.recipe verify {package}", text)  # fmt: skip
     text = re.sub(rf"\brecipes([./]){name}\b", package, text)
+    text = text.replace(f'experiment="{source.name}"', f'experiment="{source.project}"')
     text = text.replace("../../data/", "../data/").replace("wdir: ../..", "wdir: ..")
     text = text.replace("core: packages", f"core: {core}")
     # The packages' versions are those of the project's dependencies.

@@ -207,6 +207,9 @@ def test_unknown_events_are_refused_by_name() -> None:
     engine.register_events(Phase.FORWARD)
     with pytest.raises(ValueError, match=r"'backward' is not registered.*registered: forward"):
         engine.add_event_handler(Phase.BACKWARD, print)
+    for text in ("EPOCH_COMPLETED", "epoch_completed"):
+        with pytest.raises(ValueError, match=r"is a text; did you mean Events.EPOCH_COMPLETED\?"):
+            engine.add_event_handler(text, print)
     with pytest.raises(ValueError, match="'backward' is not registered"):
         engine.fire_event(Phase.BACKWARD)
     with pytest.raises(ValueError, match="'backward' is not among"):

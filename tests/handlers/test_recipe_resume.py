@@ -293,6 +293,16 @@ def test_a_run_that_could_not_begin_leaves_the_record_of_the_run_before(toy: Toy
     assert not manifest.parent.with_name("tiny.previous").exists()
 
 
+def test_after_ctrl_c_it_is_said_where_the_same_command_goes_on(toy: Toy) -> None:
+    for trouble, line in (
+        ("interrupt 1", "interrupted; nothing was kept yet, so that the same command begins again"),
+        ("interrupt 14", "interrupted; the same command goes on from iteration 12"),
+    ):
+        assert toy.run(trouble) == 130
+        assert toy.said.splitlines()[-1] == line
+    assert "resuming at iteration 12" in toy.finished()
+
+
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     toy: Toy, expected: dict[str, bytes]
 ) -> None:

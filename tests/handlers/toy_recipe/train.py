@@ -116,6 +116,8 @@ def trouble(trainer: Engine) -> None:
             trainer.add_event_handler(Events.TERMINATE, die)
     elif what == "fail":
         trainer.add_event_handler(Events.ITERATION_STARTED(once=int(where)), fail)
+    elif what == "interrupt":
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=int(where)), interrupt)
     elif what == "full":
         trainer.add_event_handler(Events.ITERATION_STARTED(once=int(where)), find_disk_full)
     elif what == "refuse" and idist.get_rank() == int(where):
@@ -125,6 +127,11 @@ def trouble(trainer: Engine) -> None:
 def fail() -> None:
     """End with an error that no recipe expects."""
     raise ArithmeticError("as the test wished")
+
+
+def interrupt() -> None:
+    """End as by Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def find_disk_full() -> None:

@@ -283,6 +283,9 @@ class Emitter:
 
     def _unknown(self, event: object) -> str:
         known = ", ".join(str(name) for name in self._handlers if not isinstance(name, Events))
+        for built_in in Events:
+            if str(event) in (built_in.name, built_in.value):
+                return f"the event {event!r} is a text; did you mean Events.{built_in.name}?"
         return (
             f"the event '{event}' is not registered with this engine; call "
             f"engine.register_events first (registered: {known or 'only the built-in Events'})"

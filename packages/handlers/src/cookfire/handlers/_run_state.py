@@ -23,7 +23,7 @@ from cookfire.handlers._engine_states import (
 )
 from cookfire.handlers._files import load_file, save_file
 from cookfire.handlers._fitting import can_be_checked, find_misfit, kind_of
-from cookfire.handlers._keeping import keep
+from cookfire.handlers._keeping import keep, position_of
 from cookfire.handlers._objects import check_objects, load_into, state_of, unwrap
 from cookfire.handlers._random_states import get_random_states, seed_from_state, set_random_states
 from cookfire.handlers._resume_points import ResumePoints
@@ -245,6 +245,10 @@ class RunState:
     def _end(self, trainer: Engine) -> None:
         if self._ends:
             self._ends = False
+            logging.getLogger(__name__).warning(
+                "the run was told to end at %s, and does no more; it trains on in another folder, "
+                "or after this one is removed", position_of(trainer),
+            )  # fmt: skip
             trainer.terminate()
 
     # What there is

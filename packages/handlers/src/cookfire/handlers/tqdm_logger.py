@@ -106,7 +106,9 @@ class ProgressBar:
     def log_message(self, message: str) -> None:
         """Print a line above the open bars, to the bars' ``file`` (default: stdout)."""
         if idist.get_rank() == 0:
-            _tqdm().write(message, file=self.tqdm_kwargs.get("file"))
+            file = self.tqdm_kwargs.get("file") or sys.stdout
+            _tqdm().write(message, file=file)
+            file.flush()  # a log file is read while the run goes on
 
 
 class _Bar:

@@ -21,6 +21,7 @@ from cookfire.handlers.recipe import _environment
 from cookfire.handlers.recipe._errors import RecipeError, one_line, show_path
 from cookfire.handlers.recipe._parameters import Config, ConfigT, find_profile, load, profiles
 from cookfire.handlers.recipe._parent import end_with_parent
+from cookfire.handlers.recipe._resume import ResumeFolder
 from cookfire.handlers.recipe._worker import Function, Task, work
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -83,7 +84,7 @@ def main(
             raise
         _leave(_describe(error, resumable=resumable), 2)
     except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on" if resumable else "interrupted", 130)
+        _leave("interrupted", 130)
 
 
 def _describe(error: OSError, *, resumable: bool) -> str:
@@ -137,7 +138,18 @@ def _main(
         )
     if "DVC_ROOT" in os.environ:
         end_with_parent()
-    launch(function, config, task)
+    try:
+        launch(function, config, task)
+    except KeyboardInterrupt:
+        _leave(f"interrupted{_way_on(task)}", 130)
+
+
+def _way_on(task: Task) -> str:
+    if task.resume is None:
+        return ""
+    if (at := ResumeFolder(task.resume).kept()) is None:
+        return "; nothing was kept yet, so that the same command begins again"
+    return f"; the same command goes on from iteration {at}"
 
 
 def _ways_on(data: Path) -> str:

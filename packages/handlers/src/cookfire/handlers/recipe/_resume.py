@@ -76,6 +76,11 @@ class ResumeFolder:
         """Return what ``finish`` was given, None if the run is not complete."""
         return read_record(self.path / "finished.json")
 
+    def kept(self) -> int | None:
+        """Return the iteration of the newest file of a state; None if there is none."""
+        names = [path.stem.removeprefix("state_") for path in self.path.glob("state_*.pt")]
+        return max((int(name) for name in names if name.isdecimal()), default=None)
+
     def publish(self, destination: Path) -> list[Path]:
         """Put every out into the destination, each whole; return where they are.
 
@@ -103,7 +108,7 @@ class ResumeFolder:
 
     def remove_if_useless(self) -> None:
         """Delete the folder of a run that failed before it kept anything to go on with."""
-        if self.finished() is None and not any(self.path.glob("state_*.pt")):
+        if self.finished() is None and self.kept() is None:
             self.remove()
 
     def remove(self) -> None:
