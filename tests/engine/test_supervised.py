@@ -279,3 +279,10 @@ def test_the_optimizer_steps_once_an_iteration() -> None:
         reference.step()
     create_supervised_trainer(model, optimizer, nn.CrossEntropyLoss()).run(batches(3))
     assert same(weights(model), weights(expected))
+
+
+@pytest.mark.parametrize("batch", [{"x": 1, "y": 2}, [torch.ones(2, 3)] * 3, 5])
+def test_a_batch_that_is_no_pair_is_told_how_to_make_one(batch: object) -> None:
+    evaluator = create_supervised_evaluator(nn.Linear(3, 1))
+    with pytest.raises(TypeError, match=r"should be a pair \(x, y\), got a \w+.*prepare_batch"):
+        evaluator.run([batch])

@@ -19,7 +19,16 @@ Step = Callable[[Engine, Any], Any]
 def prepare_xy(
     batch: Sequence[Any], device: Device = None, non_blocking: bool = False
 ) -> tuple[Any, Any]:
-    x, y = batch
+    try:
+        if isinstance(batch, dict):
+            raise ValueError
+        x, y = batch
+    except (TypeError, ValueError) as error:
+        size = f" of {len(batch)}" if hasattr(batch, "__len__") else ""
+        raise TypeError(
+            f"a batch should be a pair (x, y), got a {type(batch).__name__}{size}; give "
+            "prepare_batch, (batch, device=, non_blocking=) -> (x, y), for others"
+        ) from error
     return (
         convert_tensor(x, device=device, non_blocking=non_blocking),
         convert_tensor(y, device=device, non_blocking=non_blocking),

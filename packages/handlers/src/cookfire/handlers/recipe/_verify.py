@@ -18,10 +18,11 @@ from cookfire.handlers.recipe._hardware import deciding, versions_of
 from cookfire.handlers.recipe._inputs import SHOWN, Inputs, explain, inputs_here, inputs_of
 from cookfire.handlers.recipe._parameters import find_profile, load_common
 
-Verdict = Literal["equal", "within tolerance", "differs", "can't say", "no baseline"]
+Verdict = Literal["equal", "within tolerance", "differs", "can't say", "not here", "no baseline"]
 
 CODES: Mapping[Verdict, int] = {
     "equal": 0, "within tolerance": 0, "no baseline": 0, "differs": 1, "can't say": 2,
+    "not here": 2,
 }  # fmt: skip
 """Exit codes."""
 
@@ -93,7 +94,8 @@ def check(folder: Path, profile: str, locked: Mapping[str, str] | None = None) -
 
     for path in (weights, outputs / METRICS):
         if not path.exists():
-            return unknown(f"{show_path(path)} is not here; run the profile, or `dvc pull` it")
+            text = f"can't say: {show_path(path)} is not here; run the profile, or `dvc pull` it"
+            return Report(profile, "not here", text, baseline=baseline)
     metrics = read_metrics(outputs / METRICS)
     if metrics is None:
         return unknown(f"{show_path(outputs / METRICS)} holds no metrics")
