@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
+import fcntl
 import gzip
 import hashlib
 import os
 import shutil
-import sys
 import tarfile
+import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 DATASETS = HERE / "datasets.yaml"
+SUMS = "SHA256SUMS"
+CHUNK = 1 << 20  # bytes between two updates of a bar
 
 
 class DataError(Exception):
@@ -39,25 +42,95 @@ def check(folder: Path, files: Mapping[str, str], advice: str) -> None:
             raise DataError(f"{path}: sha256 is {found}, expected {expected}; {advice}")
 
 
+def check_md5(path: Path, expected: str, advice: str) -> None:
+    """Raise DataError, with ``advice``, unless a file has an md5; it shows a bar."""
+    found = hashlib.md5(usedforsecurity=False)
+    total = path.stat().st_size
+    with (
+        path.open("rb") as file,
+        tqdm(total=total, unit="B", unit_scale=True, desc=f"checking {path.name}") as bar,
+    ):
+        while chunk := file.read(CHUNK):
+            found.update(chunk)
+            bar.update(len(chunk))
+    if found.hexdigest() != expected:
+        raise DataError(f"{path}: md5 is {found.hexdigest()}, expected {expected}; {advice}")
+
+
+def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` of all files, in the form that ``sha256sum --check`` reads."""
+    lines = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
+    (folder / SUMS).write_text("".join(lines))
+
+
 def replace_folder(destination: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write into a new folder and name it ``destination`` when it is complete.
 
     Whatever ``fill`` raises, and whenever the process dies, ``destination`` holds no half of
     anything; what a killed call left behind is removed by the next one.
+
+    Raises:
+        DataError: another process is at it, or something else than a folder is there.
     """
-    partial = destination.with_name(f".{destination.name}.partial")
-    old = destination.with_name(f".{destination.name}.old.partial")
-    for remains in (partial, old):
-        shutil.rmtree(remains, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        fill(partial)
+    if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
+        raise DataError(f"{destination}: a link or a file, expected a folder or nothing; remove it")
+    with workshop(destination) as folder:
+        new, old = folder / "new", folder / "old"
+        new.mkdir()
+        fill(new)
         if destination.exists():
             destination.rename(old)  # a folder half deleted must not pass for the dataset
-        partial.rename(destination)
+        new.rename(destination)
+
+
+@contextmanager
+def workshop(destination: Path) -> Iterator[Path]:
+    """Have the empty folder ``.NAME.partial`` beside ``destination``, alone; it is removed again.
+
+    The folder itself is locked, so that it is free as soon as its process has died.
+
+    Raises:
+        DataError: another process has it, for instance one that outlived a killed DVC.
+    """
+    folder = destination.with_name(f".{destination.name}.partial")
+    descriptor = _lock(folder, destination)
+    try:
+        _remove_all(folder)  # of a process that was killed
+        (folder / "process").write_text(str(os.getpid()))
+        yield folder
     finally:
-        for remains in (partial, old):
-            shutil.rmtree(remains, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _lock(folder: Path, destination: Path) -> int:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # whoever had it may remove it at any moment
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                    return os.dup(descriptor)  # which has the lock too
+            except BlockingIOError:
+                who = (folder / "process").read_text()
+                raise DataError(
+                    f"{destination}: process {who} is writing it already; wait for it or end it"
+                ) from None
+            finally:
+                os.close(descriptor)
+        time.sleep(0.05)
+
+
+def _remove_all(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @contextmanager
@@ -84,24 +157,18 @@ def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None
     tar.extract(member, folder, filter="data")
 
 
-def plain(path: Path) -> Path:
-    """Return the path of a file; DataError if it is a link, which may lead anywhere."""
-    if path.is_symlink() or not path.is_file():
-        raise DataError(f"{path}: {'a link' if path.is_symlink() else 'no file'}, expected a file")
-    return path
+def plain(root: Path, path: Path) -> Path:
+    """Return the path of a file below ``root``, which itself may be a link.
 
-
-def make(
-    name: str, write: Callable[[Path], None], doc: str | None, argv: Sequence[str] | None
-) -> None:
-    """Be the command ``python -m data.make_<name>``: an error is one line and exit code 2."""
-    argparse.ArgumentParser(
-        prog=f"python -m data.make_{name}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(argv)  # it has nothing to say, but --help and wrong arguments are answered
-    try:
-        replace_folder(HERE / name, write)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    Raises:
+        DataError: it, or a folder on the way, is a link, which may lead anywhere; or it is no file.
+    """
+    place = root
+    for part in path.parts:
+        place /= part
+        if place.is_symlink():
+            raise DataError(f"{place}: a link, which may lead anywhere: refused")
+    if not place.is_file():
+        found = "not a file" if place.exists() else "no such file"
+        raise DataError(f"{place}: {found}, expected a file")
+    return place

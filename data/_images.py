@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -38,28 +38,37 @@ class Entry(NamedTuple):
     sha256: str
     kind: str
 
+    modified: int = 0
+    """When the file was last changed, in ns; not in a manifest: a copy has another time."""
+
+
+COLUMNS = Entry._fields[:4]
+
 
 def images_of(folder: Path) -> list[str]:
     """Return the paths of the images in ``folder/{train,val}/<class>/``, sorted.
 
     Raises:
         DataError: a split is not there, has no classes or an empty one, the classes differ, or
-            there is a link, which may lead anywhere.
+            there is a link, which may lead anywhere, or something else than a file for an image.
     """
     found, classes = [], {}
     for split in SPLITS:
         if not (folder / split).is_dir():
             raise DataError(f"{folder / split}: no such folder; expected train/ and val/ there")
         entries = [entry for entry in os.scandir(folder / split) if entry.is_dir()]
-        _refuse_links(entries)
+        _refuse_odd(entries)
         names = {entry.name for entry in entries}
         classes[split] = {name for name in names if not name.startswith(".")}
         if not classes[split]:
             raise DataError(f"{folder / split}: no folder in it; expected one a class")
         for name in classes[split]:
             files = list(os.scandir(folder / split / name))
-            _refuse_links(files)
+            _refuse_odd(files)
             images = [file.name for file in files if file.name.lower().endswith(SUFFIXES)]
+            for file in files:
+                if file.name in images and not file.is_file():
+                    raise DataError(f"{file.path}: not a file, expected an image")
             if not images:
                 raise DataError(f"{folder / split / name}: no image (.JPEG, .jpg, .png) in it")
             found += [f"{split}/{name}/{file}" for file in images]
@@ -68,32 +77,33 @@ def images_of(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _refuse_links(entries: Sequence[os.DirEntry[str]]) -> None:
+def _refuse_odd(entries: Sequence[os.DirEntry[str]]) -> None:
     for entry in entries:
         if entry.is_symlink():
             raise DataError(f"{entry.path}: a link, expected the images themselves")
+        if not entry.name.isprintable():  # a manifest has a line an image, and tabs in it
+            raise DataError(f"{entry.path!r}: no name for an image or a class; rename it")
 
 
 def look(folder: Path, path: str) -> Entry:
     """Read and decode an image."""
-    content = (folder / path).read_bytes()
+    with (folder / path).open("rb") as file:
+        modified = os.fstat(file.fileno()).st_mtime_ns
+        content = file.read()
     try:
         with Image.open(BytesIO(content)) as image:
             kind = KINDS.get(image.mode, image.mode.lower())
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         kind = UNREADABLE
-    return Entry(path, len(content), hashlib.sha256(content).hexdigest(), kind)
+    return Entry(path, len(content), hashlib.sha256(content).hexdigest(), kind, modified)
 
 
-def scan(folder: Path, known: Sequence[Entry] = ()) -> Iterator[Entry]:
-    """Iterate over the entries of all images, with a bar; those ``known`` are not looked at again.
-
-    Raises:
-        DataError: as :func:`images_of`.
-    """
-    done = {entry.path: entry for entry in known}
-    paths = images_of(folder)
+def scan(
+    folder: Path, paths: Sequence[str], known: Mapping[str, Entry] | None = None
+) -> Iterator[Entry]:
+    """Iterate over the entries of images, with a bar; those ``known`` are not looked at again."""
+    done = {} if known is None else known
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=len(paths), unit=" images", desc="reading") as bar,
@@ -107,23 +117,18 @@ def scan(folder: Path, known: Sequence[Entry] = ()) -> Iterator[Entry]:
 
 
 def line(entry: Entry) -> str:
-    """Return an entry's line."""
-    return "\t".join(str(value) for value in entry) + "\n"
+    """Return an entry's line in a manifest."""
+    return "\t".join(str(value) for value in entry[: len(COLUMNS)]) + "\n"
 
 
-HEAD = "\t".join(Entry._fields) + "\n"
+HEAD = "\t".join(COLUMNS) + "\n"
 
 
-def read_manifest(path: Path) -> list[Entry]:
-    """Return the rows of a manifest, less one that was cut short; none where there is no file."""
-    if not path.is_file():
-        return []
-    rows = []
-    for row in path.read_text().splitlines(keepends=True)[1:]:
-        parts = row.rstrip("\n").split("\t")
-        if row.endswith("\n") and len(parts) == len(Entry._fields):
-            rows.append(Entry(parts[0], int(parts[1]), parts[2], parts[3]))
-    return rows
+def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
+    """Write a manifest, whole or not at all."""
+    partial = path.with_name(f".{path.name}.new.partial")
+    partial.write_text(HEAD + "".join(line(entry) for entry in entries))
+    partial.replace(path)
 
 
 def describe(entries: Sequence[Entry]) -> str:

@@ -8,27 +8,19 @@ dataset's folder appears whole or not at all. The archive's one folder is left o
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import hashlib
-import os
 import shutil
-import socket
-import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, extract, reading, replace_folder
+from ._command import REPLACE, answering, downloading, mirror_folder, parser
+from ._folder import DATASETS, HERE, check_md5, extract, reading, replace_folder
 
-# As in fetch.py, which a fork of the recipe does not have.
-MIRROR = "COOKFIRE_MIRROR"
-CHUNK = 1 << 20  # bytes between two updates of a bar
-PATIENCE = 30.0  # seconds that a silent server is waited for; torchvision would wait for ever
 # What needs no download, for those who can't have the dataset.
 INSTEAD = {
     "cifar100": "smoke/imagenet",
@@ -36,21 +28,6 @@ INSTEAD = {
     "imagenette": "smoke/imagenet",
     "imdb": "examples/text_classification.py --tiny",
 }
-
-
-def check_md5(archive: Path, expected: str, advice: str) -> None:
-    """Raise DataError, with ``advice``, unless a file has an md5; it shows a bar."""
-    found = hashlib.md5(usedforsecurity=False)
-    total = archive.stat().st_size
-    with (
-        archive.open("rb") as file,
-        tqdm(total=total, unit="B", unit_scale=True, desc=f"checking {archive.name}") as bar,
-    ):
-        while chunk := file.read(CHUNK):
-            found.update(chunk)
-            bar.update(len(chunk))
-    if found.hexdigest() != expected:
-        raise DataError(f"{archive}: md5 is {found.hexdigest()}, expected {expected}; {advice}")
 
 
 def archives_of(described: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
@@ -106,50 +83,32 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
 
     if mirror is not None and not absent:
         for path, md5 in md5s.items():
-            check_md5(mirror / path, md5, f"replace it, or unset {MIRROR} to download")
+            check_md5(mirror / path, md5, REPLACE)
         replace_folder(destination, lambda folder: unpack_all(mirror, folder))
         return
-
-    tried = f"{MIRROR} is not set" if mirror is None else f"{MIRROR} has no {mirror / absent[0]}"
-    print(f"{name}: {tried}; downloading", file=sys.stderr)
 
     def download(folder: Path) -> None:
         from torchvision.datasets.utils import download_url  # seconds to import
 
-        for path, md5 in md5s.items():
-            file = folder / path
-            download_url(f"{address}/{file.name}", file.parent, file.name, md5)
+        tried = None if mirror is None else mirror / absent[0]
+        with downloading(name, tried, described["url"], ", ".join(md5s), INSTEAD[name]):
+            for path, md5 in md5s.items():
+                file = folder / path
+                download_url(f"{address}/{file.name}", file.parent, file.name, md5)
         unpack_all(folder, folder)
         for path in md5s:
             (folder / path).unlink()
 
-    try:
-        replace_folder(destination, download)
-    # torchvision raises RuntimeError where the md5 is another, the network OSError.
-    except (RuntimeError, OSError) as error:
-        raise DataError(
-            f"{name} can't be had: {tried}, and the download of {described['url']} failed "
-            f"({' '.join(str(error).split())}). Either put {', '.join(md5s)} into a folder and set "
-            f"{MIRROR} to that folder, or run {INSTEAD[name]}, which needs no download"
-        ) from error
+    replace_folder(destination, download)
 
 
-def main() -> None:
-    """Parse the command line; an error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.archive",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", choices=sorted(INSTEAD))
-    name = parser.parse_args().name
-    socket.setdefaulttimeout(PATIENCE)
-    mirror = os.environ.get(MIRROR)
-    try:
-        fetch(name, Path(mirror).expanduser() if mirror else None, HERE / name)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, and write the data set into this folder."""
+    command = parser("archive", __doc__)
+    command.add_argument("name", choices=sorted(INSTEAD))
+    name = command.parse_args(argv).name
+    with answering(HERE / name):
+        fetch(name, mirror_folder(), HERE / name)
 
 
 if __name__ == "__main__":

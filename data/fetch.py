@@ -8,40 +8,32 @@ had: the error says what was tried and what to do.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import http.client
-import os
-import socket
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ._folder import HERE, DataError, check, files_of, replace_folder
-
-MIRROR = "COOKFIRE_MIRROR"
-CHUNK = 1 << 20  # bytes copied between two updates of the bar
-PATIENCE = 30.0  # seconds that a silent server is waited for; torchvision would wait for ever
+from ._command import REPLACE, answering, downloading, mirror_folder, parser
+from ._folder import CHUNK, HERE, DataError, check, files_of, replace_folder
 
 
-def copy(mirror: Path, files: Mapping[str, str], folder: Path) -> None:
-    """Copy ``files`` from ``mirror`` into ``folder``, with a bar, and check their hashes."""
-    total = sum((mirror / path).stat().st_size for path in files)
-    with tqdm(total=total, unit="B", unit_scale=True, desc=str(mirror)) as bar:
+def copy(source: Path, files: Mapping[str, str], folder: Path) -> None:
+    """Copy ``files`` from ``source`` into ``folder``, with a bar, and check their hashes."""
+    total = sum((source / path).stat().st_size for path in files)
+    with tqdm(total=total, unit="B", unit_scale=True, desc=str(source)) as bar:
         for path, expected in files.items():
             found = hashlib.sha256()
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            with (mirror / path).open("rb") as source, (folder / path).open("wb") as target:
-                while chunk := source.read(CHUNK):
+            with (source / path).open("rb") as file, (folder / path).open("wb") as target:
+                while chunk := file.read(CHUNK):
                     found.update(chunk)
                     target.write(chunk)
                     bar.update(len(chunk))
             if found.hexdigest() != expected:
                 raise DataError(
-                    f"{mirror / path}: sha256 is {found.hexdigest()}, expected {expected}: not "
-                    f"the published file; replace it, or unset {MIRROR} to download"
+                    f"{source / path}: sha256 is {found.hexdigest()}, expected {expected}: not "
+                    f"the published file; {REPLACE}"
                 )
 
 
@@ -78,42 +70,24 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
         replace_folder(destination, lambda folder: copy(mirror, files, folder))
         return
 
-    tried = f"{MIRROR} is not set" if mirror is None else f"{MIRROR} has no {mirror / absent[0]}"
-    print(f"{name}: {tried}; downloading", file=sys.stderr)
-
     def download(folder: Path) -> None:
-        DOWNLOADS[name](folder)
+        tried = None if mirror is None else mirror / absent[0]
+        with downloading(name, tried, "torchvision's addresses", ", ".join(files), f"smoke/{name}"):
+            DOWNLOADS[name](folder)
         for archive in folder.rglob("*.gz"):
             archive.unlink()
         check(folder, files, "upstream has changed the file: tell the maintainers")
 
-    try:
-        replace_folder(destination, download)
-    # torchvision raises RuntimeError, the network OSError, a server that breaks off HTTPException.
-    except (RuntimeError, OSError, http.client.HTTPException) as error:
-        raise DataError(
-            f"{name} can't be had: {tried}, and the download failed "
-            f"({' '.join(str(error).split())}). Either put {', '.join(files)} into a folder and "
-            f"set {MIRROR} to that folder, or run smoke/{name}, which needs no download"
-        ) from error
+    replace_folder(destination, download)
 
 
-def main() -> None:
-    """Parse the command line; an error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.fetch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", choices=sorted(DOWNLOADS))
-    name = parser.parse_args().name
-    socket.setdefaulttimeout(PATIENCE)
-    mirror = os.environ.get(MIRROR)
-    try:
-        fetch(name, Path(mirror).expanduser() if mirror else None, HERE / name)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, and write the data set into this folder."""
+    command = parser("fetch", __doc__)
+    command.add_argument("name", choices=sorted(DOWNLOADS))
+    name = command.parse_args(argv).name
+    with answering(HERE / name):
+        fetch(name, mirror_folder(), HERE / name)
 
 
 if __name__ == "__main__":

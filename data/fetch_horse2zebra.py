@@ -13,32 +13,25 @@ once the stage has run: from then on another archive is noticed.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import http.client
-import os
 import re
 import shutil
-import sys
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import yaml
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, plain, replace_folder
+from ._command import PATIENCE, REPLACE, answering, downloading, mirror_folder, parser
+from ._folder import CHUNK, DATASETS, HERE, DataError, plain, replace_folder, write_sums
 
-MIRROR = "COOKFIRE_MIRROR"
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 FOLDERS = ("trainA", "trainB", "testA", "testB")
 SUFFIXES = (".jpg", ".jpeg", ".png")
-SUMS = "SHA256SUMS"
-CHUNK = 1 << 20  # bytes read between two updates of the bar
 LARGEST = 1 << 26  # bytes of a picture; more is an archive that is made to fill a disk
-PATIENCE = 30.0  # seconds that a silent server is waited for
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def numbers_of(name: str) -> dict[str, int]:
@@ -54,39 +47,24 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
         DataError: the archive is damaged or has other pictures, or the set can't be had: what was
             tried, and the two ways on.
     """
-    if mirror is not None and (mirror / name).is_dir():
-        replace_folder(destination, lambda folder: _copy(mirror / name, name, folder))
-        return
-    if mirror is not None and (mirror / f"{name}.zip").is_file():
-        archive = mirror / f"{name}.zip"
-        replace_folder(destination, lambda folder: _unpack(archive, name, folder))
-        return
-    tried = f"{MIRROR} is not set" if mirror is None else f"{MIRROR} has no {mirror / name}.zip"
-    print(f"{name}: {tried}; downloading", file=sys.stderr)
+    archive = None if mirror is None else mirror / f"{name}.zip"
 
-    def download(folder: Path) -> None:
-        archive = folder / "archive.zip"
-        _download(ADDRESS.format(name=name), archive)
-        _unpack(archive, name, folder)
-        archive.unlink()
+    def fill(folder: Path) -> None:
+        if mirror is not None and (mirror / name).is_dir():
+            _copy(mirror, name, folder)
+            _finish(name, folder, str(mirror / name))
+        elif archive is not None and archive.is_file():
+            _unpack(archive, name, folder)
+            _finish(name, folder, archive.name)
+        else:
+            address, packed = ADDRESS.format(name=name), folder / f"{name}.zip"
+            with downloading(name, archive, address, packed.name, "smoke/cyclegan"):
+                _download(address, packed)
+            _unpack(packed, name, folder)
+            packed.unlink()
+            _finish(name, folder, packed.name)
 
-    try:
-        replace_folder(destination, download)
-    except (OSError, http.client.HTTPException) as error:
-        raise DataError(
-            f"{name} can't be had: {tried}, and the download failed "
-            f"({' '.join(str(error).split())}). Either put {name}.zip into a folder and set "
-            f"{MIRROR} to that folder, or run smoke/cyclegan, which needs no download"
-        ) from error
-
-
-def write_sums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` of all pictures, in the form that ``sha256sum --check`` reads."""
-    lines = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
-    (folder / SUMS).write_text("".join(lines))
+    replace_folder(destination, fill)
 
 
 def _download(address: str, archive: Path) -> None:
@@ -111,6 +89,11 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
             for entry in tqdm(packed.infolist(), desc=str(archive), leave=False):
                 path = PurePosixPath(entry.filename)
                 if _is_wanted(path):
+                    if entry.flag_bits & 1 or entry.compress_type not in METHODS:
+                        raise DataError(
+                            f"{archive.name}: {entry.filename!r} is encrypted or packed in an "
+                            "unusual way: refused"
+                        )
                     if entry.file_size > LARGEST:
                         raise DataError(
                             f"{archive.name}: {path.name} would be {entry.file_size:,} bytes, "
@@ -124,15 +107,15 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
         raise DataError(
             f"{archive.name}: damaged or cut short, or no zip file ({error}); fetch {name} again"
         ) from error
-    _finish(name, folder, archive.name)
 
 
-def _copy(source: Path, name: str, folder: Path) -> None:
+def _copy(mirror: Path, name: str, folder: Path) -> None:
+    source = mirror / name
     wanted = [path for path in sorted(source.glob("*/*")) if _is_wanted(path)]
     for path in tqdm(wanted, desc=str(source), leave=False):
         (folder / path.parent.name).mkdir(exist_ok=True)
-        shutil.copyfile(plain(path), folder / path.parent.name / path.name)
-    _finish(name, folder, str(source))
+        picture = plain(mirror, path.relative_to(mirror))
+        shutil.copyfile(picture, folder / path.parent.name / path.name)
 
 
 def _is_wanted(path: PurePosixPath | Path) -> bool:
@@ -148,28 +131,20 @@ def _finish(name: str, folder: Path, where: str) -> None:
         if found != expected.get(kind, found):
             raise DataError(
                 f"{where}: {found} pictures in {kind}, expected {expected[kind]}: not the "
-                f"authors' {name}; replace it, or unset {MIRROR} to download"
+                f"authors' {name}; {REPLACE}"
             )
     write_sums(folder)
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> None:
-    """Parse the command line; an error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.fetch_horse2zebra",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", nargs="?", default="horse2zebra", help="of the set (horse2zebra)")
-    name = parser.parse_args(argv).name
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, and write the data set into this folder."""
+    command = parser("fetch_horse2zebra", __doc__)
+    command.add_argument("name", nargs="?", default="horse2zebra", help="of the set (horse2zebra)")
+    name = command.parse_args(argv).name
     if not re.fullmatch(r"\w+", name):
-        parser.error(f"a set's name is letters, digits and _, got {name!r}")
-    mirror = environ.get(MIRROR)
-    try:
-        fetch(name, Path(mirror).expanduser() if mirror else None, HERE / name)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        command.error(f"a set's name is letters, digits and _, got {name!r}")
+    with answering(HERE / name):
+        fetch(name, mirror_folder(), HERE / name)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,13 @@ It comes from the folder that ``$COOKFIRE_MIRROR`` names, if ``VOCtrainval_11-Ma
 ``trainaug``: also the images of ``train_noval`` of the Semantic Boundaries Dataset, which has none
 of those to measure; of the mirror it takes ``sbd/benchmark.tgz`` and ``sbd/train_noval.txt``.
 
-Archives must have the md5s in ``datasets.yaml``, a folder's lists the numbers of images there, and
-every mask must fit its image. A smaller set is never taken for the official one.
+Archives must have the md5s in ``datasets.yaml``, a folder's lists the numbers of images there, none
+of them twice, and every mask must fit its image. A smaller set is never taken for the official one.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import http.client
-import os
 import shutil
-import socket
-import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -29,13 +23,22 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, extract, plain, reading, replace_folder
+from ._command import REPLACE, answering, downloading, mirror_folder, parser
+from ._folder import (
+    DATASETS,
+    HERE,
+    DataError,
+    check_md5,
+    extract,
+    plain,
+    reading,
+    replace_folder,
+)
 
 FOLDER = "VOCdevkit/VOC2012"
 IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
 CLASSES, VOID = 21, 255
-MIRROR = "COOKFIRE_MIRROR"
-PATIENCE = 30.0  # seconds that a silent server is waited for; torchvision would wait for ever
+PUBLISHED = f"not the published file; {REPLACE}"
 SUBSET = (
     "train on them by `python -m recipes.voc_segmentation.train --profile small --data {} --out "
     "DIR`, and call the result what it is"
@@ -56,13 +59,12 @@ def fetch_voc2012(mirror: Path | None, destination: Path) -> None:
     facts = known("voc2012")
     archive = None if mirror is None else mirror / str(facts["archive"])
     if archive is not None and archive.is_file():
-        check_md5(archive, str(facts["md5"]))
+        check_md5(archive, str(facts["md5"]), PUBLISHED)
         replace_folder(destination, lambda folder: unpack_voc(archive, folder, facts))
         return
-    unpacked = None if mirror is None else mirror / FOLDER
-    if mirror is not None and unpacked is not None and unpacked.is_dir():
-        check_counts(unpacked, facts, SUBSET.format(mirror))
-        replace_folder(destination, lambda folder: copy_voc(unpacked, folder))
+    if mirror is not None and (mirror / FOLDER).is_dir():
+        check_lists(mirror, facts, SUBSET.format(mirror))
+        replace_folder(destination, lambda folder: copy_voc(mirror, folder))
         return
 
     def fill(folder: Path) -> None:
@@ -73,15 +75,27 @@ def fetch_voc2012(mirror: Path | None, destination: Path) -> None:
     replace_folder(destination, fill)
 
 
-def check_counts(root: Path, facts: Mapping[str, str | int], advice: str) -> None:
-    """Raise DataError, with ``advice``, unless the lists name as many images as the official."""
+def check_lists(source: Path, facts: Mapping[str, str | int], advice: str) -> None:
+    """Raise DataError, with ``advice``, unless the lists name as many images as the official.
+
+    Nor may they name one twice: a few images could be as many as the official set then.
+    """
+    listed: set[str] = set()
     for split in ("train", "val"):
-        found = len(read_list(root / LISTS / f"{split}.txt"))
-        if found != facts[split]:
+        path = plain(source, _list(Path(FOLDER), split))
+        names = read_list(path)
+        if len(names) != facts[split]:
             raise DataError(
-                f"{root / LISTS / split}.txt: names {found:,} images, the official list "
-                f"{facts[split]:,}: these are not VOC2012, but some of its images; {advice}"
+                f"{path}: names {len(names):,} images, the official list {facts[split]:,}: these "
+                f"are not VOC2012, but some of its images; {advice}"
             )
+        for name in names:
+            if name in listed:
+                raise DataError(
+                    f"{path}: {name} is on the lists twice, on the official ones nothing is: these "
+                    f"are not VOC2012; {advice}"
+                )
+            listed.add(name)
 
 
 def unpack_voc(archive: Path, folder: Path, facts: Mapping[str, str | int]) -> None:
@@ -91,7 +105,7 @@ def unpack_voc(archive: Path, folder: Path, facts: Mapping[str, str | int]) -> N
         for member in tar:
             if f"/{LISTS}/" in f"/{member.name}" or f"/{MASKS}/" in f"/{member.name}":
                 extract(tar, member, folder)
-    check_counts(root, facts, "fetch the archive again")
+    check_lists(folder, facts, "fetch the archive again")
     names = {name for split in ("train", "val") for name in read_list(_list(root, split))}
     with reading(archive), tarfile.open(archive) as tar:
         for member in tar:
@@ -102,20 +116,22 @@ def unpack_voc(archive: Path, folder: Path, facts: Mapping[str, str | int]) -> N
 
 
 def copy_voc(source: Path, folder: Path) -> None:
-    """Copy lists, and the images and masks that they name; check every pair."""
+    """Copy lists, and the images and masks that they name; check every pair.
+
+    Args:
+        source: holds ``VOCdevkit/VOC2012``; below it, links are refused.
+        folder: gets the same.
+    """
     root = folder / FOLDER
     for part in (IMAGES, MASKS, LISTS):
         (root / part).mkdir(parents=True)
     names: list[str] = []
     for split in ("train", "val"):
-        shutil.copy(plain(_list(source, split)), _list(root, split))
-        names += read_list(_list(source, split))
+        shutil.copy(plain(source, _list(Path(FOLDER), split)), _list(root, split))
+        names += read_list(_list(root, split))
     for name in names:
-        for part, ending in ((IMAGES, "jpg"), (MASKS, "png")):
-            path = source / part / f"{name}.{ending}"
-            if not path.is_file():
-                raise DataError(f"{path}: no such file, but a list names it")
-            shutil.copy(plain(path), root / part)
+        for path in (f"{IMAGES}/{name}.jpg", f"{MASKS}/{name}.png"):
+            shutil.copy(plain(source, Path(FOLDER, path)), root / path)
     check_pairs(root, names)
 
 
@@ -130,12 +146,12 @@ def fetch_sbd(mirror: Path | None, voc2012: Path, destination: Path) -> None:
     facts = known("sbd")
 
     def fill(folder: Path) -> None:
-        copy_voc(voc2012 / FOLDER, folder)
+        copy_voc(voc2012, folder)
         found = {}
         for kind, md5 in (("archive", "md5"), ("list", "list_md5")):
             beside = None if mirror is None else mirror / "sbd" / str(facts[kind])
             if beside is not None and beside.is_file():
-                check_md5(beside, str(facts[md5]))
+                check_md5(beside, str(facts[md5]), PUBLISHED)
                 found[kind] = beside
             else:
                 url = "url" if kind == "archive" else "list_url"
@@ -228,17 +244,6 @@ def _list(root: Path, split: str) -> Path:
     return root / LISTS / f"{split}.txt"
 
 
-def check_md5(path: Path, expected: str) -> None:
-    """Raise DataError unless the file has this md5."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != expected:
-        raise DataError(
-            f"{path}: md5 is {found}, expected {expected}: not the published file; replace it, or "
-            f"unset {MIRROR} to download"
-        )
-
-
 def download(
     name: str,
     facts: Mapping[str, str | int],
@@ -251,41 +256,23 @@ def download(
     """Download a file with torchvision's bar and check of its md5; return where it is."""
     from torchvision.datasets.utils import download_url  # seconds to import
 
-    tried = f"{MIRROR} is not set" if mirror is None else f"{mirror} has no {facts[file]}"
-    print(f"{name}: {tried}; downloading", file=sys.stderr)
-    try:
+    place = str(facts[file]) if name == "voc2012" else f"{name}/{facts[file]}"
+    tried = None if mirror is None else mirror / place
+    with downloading(name, tried, str(facts[url]), place, "smoke/voc_segmentation"):
         download_url(str(facts[url]), folder, str(facts[file]), str(facts[md5]))
-    # torchvision raises RuntimeError, the network OSError, a server that breaks off HTTPException.
-    except (RuntimeError, OSError, http.client.HTTPException) as error:
-        raise DataError(
-            f"{name} can't be had: {tried}, and the download of {facts[url]} failed "
-            f"({' '.join(str(error).split())}). Either put {facts[file]} into a folder and set "
-            f"{MIRROR} to that folder{'' if name == 'voc2012' else ' (in sbd/)'}, or run "
-            "smoke/voc_segmentation, which needs no download"
-        ) from error
     return folder / str(facts[file])
 
 
-def main() -> None:
-    """Parse the command line; an error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.fetch_voc",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", choices=["sbd", "voc2012"])
-    name = parser.parse_args().name
-    socket.setdefaulttimeout(PATIENCE)
-    given = os.environ.get(MIRROR)
-    mirror = Path(given).expanduser() if given else None
-    try:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, and write the data set into this folder."""
+    command = parser("fetch_voc", __doc__)
+    command.add_argument("name", choices=["sbd", "voc2012"])
+    name = command.parse_args(argv).name
+    with answering(HERE / name):
         if name == "voc2012":
-            fetch_voc2012(mirror, HERE / name)
+            fetch_voc2012(mirror_folder(), HERE / name)
         else:
-            fetch_sbd(mirror, HERE / "voc2012", HERE / name)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+            fetch_sbd(mirror_folder(), HERE / "voc2012", HERE / name)
 
 
 if __name__ == "__main__":

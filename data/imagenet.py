@@ -6,27 +6,29 @@ official archives, which are unpacked there (``train/`` and ``val/`` appear besi
 counted, and each image decoded and hashed, into ``data/imagenet.tsv``: what DVC tracks in place of
 150 GB. ``data/imagenet`` becomes a link to the folder.
 
-What is interrupted goes on where it was: classes that are unpacked stay, and so do the lines of the
-manifest's beginning, ``data/.imagenet.tsv.partial``. Images that can't be decoded are counted and
-named; the recipe's parameter ``corrupt`` says what becomes of them.
+What is interrupted goes on where it was: classes that are unpacked stay, and images that were
+looked at are not looked at again unless they have changed (``data/.imagenet.tsv.partial``). Images
+that can't be decoded are counted and named; the recipe's parameter ``corrupt`` says what becomes of
+them.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
 import tarfile
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tqdm import tqdm
 
-from ._folder import DATASETS, HERE, DataError, extract, reading
-from ._images import HEAD, describe, line, read_manifest, scan
-from .archive import MIRROR, check_md5
+from ._command import answering, mirror_folder, parser
+from ._folder import DATASETS, HERE, DataError, check_md5, extract, reading, workshop
+from ._images import Entry, describe, images_of, line, scan, write_manifest
 
 VARIABLE = "COOKFIRE_IMAGENET"
 TRAIN, VAL, KIT = (
@@ -42,8 +44,8 @@ def find() -> Path:
     """
     if own := os.environ.get(VARIABLE):
         folder = Path(own).expanduser()
-    elif mirror := os.environ.get(MIRROR):
-        folder = Path(mirror).expanduser() / "imagenet"
+    elif mirror := mirror_folder():
+        folder = mirror / "imagenet"
     else:
         raise DataError(
             "imagenet can't be downloaded: nobody may pass it on. Get it from image-net.org and "
@@ -140,21 +142,24 @@ def write(folder: Path, manifest: Path, expected: dict[str, Any]) -> None:
         DataError: there are not as many classes and images as in the whole.
     """
     partial = manifest.with_name(f".{manifest.name}.partial")
-    known = [
-        entry
-        for entry in read_manifest(partial)
-        if (folder / entry.path).is_file() and (folder / entry.path).stat().st_size == entry.bytes
-    ]
-    entries = []
-    with partial.open("w") as file:
-        file.write(HEAD)
-        # What is known comes first in the order, so a kill here loses nothing that can't be redone.
-        for entry in scan(folder, known):
-            file.write(line(entry))
-            entries.append(entry)
+    paths = images_of(folder)
+    try:
+        check_counts(folder, paths, expected)
+    except DataError:
+        partial.unlink(missing_ok=True)
+        raise
+    journal = Journal(partial, folder)
+    known = journal.known()
+    entries = list(journal.follow(scan(folder, paths, known), known))
     print(describe(entries), file=sys.stderr)
+    write_manifest(manifest, entries)
+    partial.unlink()
+
+
+def check_counts(folder: Path, paths: Sequence[str], expected: dict[str, Any]) -> None:
+    """Raise DataError unless there are as many classes and images as in the whole."""
     for split, count in expected["images"].items():
-        mine = [entry.path.split("/")[1] for entry in entries if entry.path.startswith(f"{split}/")]
+        mine = [path.split("/")[1] for path in paths if path.startswith(f"{split}/")]
         for what, found, wanted in (
             ("classes", len(set(mine)), expected["classes"]), ("images", len(mine), count),
         ):  # fmt: skip
@@ -163,7 +168,42 @@ def write(folder: Path, manifest: Path, expected: dict[str, Any]) -> None:
                     f"{folder / split}: {found:,} {what}, expected {wanted:,}: not the whole "
                     "ImageNet; to train on it as it is, give the recipe --data and --out"
                 )
-    partial.replace(manifest)
+
+
+class Journal:
+    """What a check of a folder has seen: a line an image, and when that was last changed.
+
+    It is only ever appended to, so that no kill loses what is in it, and it starts anew for another
+    folder.
+    """
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._path, self._folder = path, folder
+        head = f"{str(folder)!r}\n".encode()
+        content = path.read_bytes() if path.is_file() else b""
+        if content.startswith(head):
+            os.truncate(path, content.rindex(b"\n") + 1)  # less a line that was cut short
+        else:
+            path.write_bytes(head)
+
+    def known(self) -> dict[str, Entry]:
+        """Return what was seen of images that are as they were, by path."""
+        found = {}
+        for row in self._path.read_text(errors="replace").splitlines()[1:]:
+            with suppress(OSError, ValueError):  # the image is gone; or a power cut spoilt the line
+                path, size, sha256, kind, modified = row.split("\t")
+                status = (self._folder / path).stat()
+                if (status.st_size, status.st_mtime_ns) == (int(size), int(modified)):
+                    found[path] = Entry(path, int(size), sha256, kind, int(modified))
+        return found
+
+    def follow(self, entries: Iterable[Entry], known: Container[str]) -> Iterator[Entry]:
+        """Iterate over entries, and append those that are not ``known``."""
+        with self._path.open("a") as file:
+            for entry in entries:
+                if entry.path not in known:
+                    file.write(f"{line(entry)[:-1]}\t{entry.modified}\n")
+                yield entry
 
 
 def link(folder: Path, place: Path) -> None:
@@ -180,22 +220,16 @@ def link(folder: Path, place: Path) -> None:
     place.symlink_to(folder, target_is_directory=True)
 
 
-def main() -> None:
-    """Parse the command line; an error is one line and exit code 2."""
-    argparse.ArgumentParser(
-        prog="python -m data.imagenet",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, and check the folder."""
+    parser("imagenet", __doc__).parse_args(argv)
     expected = yaml.safe_load(DATASETS.read_text())["imagenet"]
-    try:
+    place = HERE / "imagenet"
+    with answering(place), workshop(place):  # for being alone in the user's folder
         folder = find()
         unpack(folder, expected["archives"])
         write(folder, HERE / "imagenet.tsv", expected)
-        link(folder, HERE / "imagenet")
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        link(folder, place)
 
 
 if __name__ == "__main__":

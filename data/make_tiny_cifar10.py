@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ._folder import check, files_of, make
+from ._command import make
+from ._folder import check, files_of
 
 FOLDER = "cifar-10-batches-py"
 SHAPES = ("disc", "square", "ring", "cross", "stripes")

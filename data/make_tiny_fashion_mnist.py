@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ._folder import check, files_of, make
+from ._command import make
+from ._folder import check, files_of
 from .make_tiny_mnist import idx
 
 CLASSES = (

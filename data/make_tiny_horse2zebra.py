@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ._folder import check, files_of, make
-from .fetch_horse2zebra import write_sums
+from ._command import make
+from ._folder import check, files_of, write_sums
 
 SIZE = 36  # pixels, in height and width
 TRAINING, TEST = 64, 16  # pictures of each domain

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ._folder import check, files_of, make
-from ._images import HEAD, MANIFEST, describe, line, scan
+from ._command import make
+from ._folder import check, files_of
+from ._images import MANIFEST, describe, images_of, scan, write_manifest
 
 SHAPES = ("disc", "square", "ring", "cross", "stripes")
 CLASSES = [f"{temperature}_{shape}" for temperature in ("warm", "cold") for shape in SHAPES]
@@ -69,8 +70,8 @@ def write(folder: Path) -> None:
                 if path == CUT_SHORT:
                     content = content[: len(content) // 2]
                 (folder / path).write_bytes(content)
-    entries = list(scan(folder))
-    (folder / MANIFEST).write_text(HEAD + "".join(line(entry) for entry in entries))
+    entries = list(scan(folder, images_of(folder)))
+    write_manifest(folder / MANIFEST, entries)
     print(describe(entries), file=sys.stderr)
     check(folder, files_of("tiny_imagenet"), "Pillow's JPEGs or make_tiny_imagenet.py changed")
 

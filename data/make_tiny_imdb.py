@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ._folder import check, files_of, make
-from .fetch_horse2zebra import write_sums
+from ._command import make
+from ._folder import check, files_of, write_sums
 
 COUNTS = {"train": 600, "test": 200}  # reviews, half of them positive
 PRAISE = (

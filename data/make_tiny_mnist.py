@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
-from ._folder import check, files_of, make
+from ._command import make
+from ._folder import check, files_of
 
 
 def idx(array: npt.NDArray[np.uint8]) -> bytes:

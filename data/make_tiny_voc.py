@@ -7,7 +7,6 @@ void. No two images need be of one size. There are 80 to train on, and 40 to mea
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ._folder import check, files_of, make
+from ._command import make
+from ._folder import check, files_of, write_sums
 
 FOLDER = "VOCdevkit/VOC2012"
-SUMS = "SHA256SUMS"  # of every file, for sha256sum -c
 COUNTS = {"train": 80, "val": 40}
 COLORS = (
     (230, 20, 20), (20, 210, 40), (40, 60, 240), (240, 220, 20), (220, 40, 230),
@@ -85,12 +84,7 @@ def write(folder: Path) -> None:
             picture.putpalette(palette())
             picture.save(masks / f"{name}.png")
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sums = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
-        for path in files
-    ]
-    (folder / SUMS).write_text("".join(sums))
+    write_sums(folder)
     check(folder, files_of("tiny_voc"), "Pillow's JPEGs and PNGs or make_tiny_voc.py changed")
 
 

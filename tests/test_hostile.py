@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cookfire.handlers import recipe
 from tests import fuzzing
-from tests.data.test_hostile import huge_png
+from tests.data.test_hostile import huge_jpeg, huge_png
 from tests.fuzzing import Subject
 from tests.handlers.hostile import write_hostile
 
-IMAGES = {"cyclegan": "data/testA/*", "voc_segmentation": "data/VOCdevkit/VOC2012/*/*.png"}
+PICTURES = {
+    "data/testA": "cyclegan",
+    "data/VOCdevkit/VOC2012/JPEGImages": "voc_segmentation",
+    "data/VOCdevkit/VOC2012/SegmentationClass": "voc_segmentation",
+}
+"""Folders of pictures, and whose they are."""
+HUGE = {"png": huge_png, "jpeg": huge_jpeg}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +35,12 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Subjec
         return made[name]
 
     return get
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """The recipe with trained weights."""
+    return fuzzing.prepare("imagenet", tmp_path_factory.mktemp("imagenet") / "recipe")
 
 
 def refused(subject: Subject, run: Callable[[Subject], tuple[int, str]], *said: str) -> None:
@@ -74,19 +88,28 @@ def test_a_pickle_in_weights_is_refused_and_not_run(
     assert not (tmp_path / "hacked").exists()
 
 
-@pytest.mark.parametrize("name", IMAGES)
-def test_a_picture_of_ten_gigapixels_is_refused(
-    name: str, subjects: Callable[[str], Subject], tmp_path: Path
+@pytest.mark.parametrize("place", PICTURES)
+@pytest.mark.parametrize("kind", HUGE)
+def test_a_picture_of_gigapixels_is_refused_by_its_name(
+    place: str, kind: str, subjects: Callable[[str], Subject], tmp_path: Path
 ) -> None:
-    subject = subjects(name).fresh(tmp_path / "recipe")
-    for picture in subject.folder.glob(IMAGES[name]):
-        picture.write_bytes(huge_png())
-    refused(subject, Subject.read_data, "too large to be")
+    subject = subjects(PICTURES[place]).fresh(tmp_path / "recipe")
+    for picture in subject.folder.glob(f"{place}/*"):
+        picture.write_bytes(HUGE[kind]())
+    refused(subject, Subject.read_data, f"{subject.folder / place}/", "too large to be")
 
 
-def test_in_imagenet_s_recipe_it_counts_as_corrupt(
-    subjects: Callable[[str], Subject], tmp_path: Path
+@pytest.mark.parametrize("kind", HUGE)
+def test_in_imagenet_s_recipe_it_counts_as_corrupt_and_is_named(
+    kind: str, imagenet: Subject, tmp_path: Path
 ) -> None:
-    subject = subjects("imagenet").fresh(tmp_path / "recipe")
-    next((subject.folder / "data/val").glob("*/*")).write_bytes(huge_png())
-    assert subject.read_data()[0] == 0
+    subject = imagenet.fresh(tmp_path / "recipe")
+    huge = next((subject.folder / "data/val").glob("*/*"))
+    huge.write_bytes(HUGE[kind]())
+    code, text = subject.evaluate()
+    name = huge.relative_to(subject.folder / "data").as_posix()
+    assert (code, f"skipped {name}: Image size" in text) == (0, True), text
+    assert json.loads((subject.folder / "runs/tiny/metrics.json").read_text())["corrupt"] == 1
+    loaders = subject.module("data").load(subject.config(), subject.folder / "data")
+    with pytest.raises(recipe.RecipeError, match=f"^1 corrupt image: {name}; replace them"):
+        subject.module("corrupt").refuse_corrupt(loaders.sources)  # where it is to be fatal

@@ -75,7 +75,7 @@ class Source:
     def data_files(self) -> list[str]:
         """Files of ``data/`` that the stages of these data sets need."""
         stages = yaml.safe_load((self.root / "data" / "dvc.yaml").read_text())["stages"]
-        modules = {"data/__init__.py", "data/_folder.py"}
+        modules = {"data/__init__.py", "data/_command.py", "data/_folder.py"}
         for name in self.datasets:
             module = re.findall(r"-m data\.(\w+)", stages[name]["cmd"])
             modules |= {f"data/{found}.py" for found in module}

@@ -17,7 +17,7 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, MNIST
 
-from data import _folder, fetch, make_tiny_cifar10, make_tiny_mnist
+from data import _command, _folder, fetch, make_tiny_cifar10, make_tiny_mnist
 
 FILES = {
     f"MNIST/raw/{split}-{kind}-ubyte": make_tiny_mnist.idx(np.full(shape, value, dtype=np.uint8))
@@ -162,13 +162,9 @@ def test_the_stage_s_command_says_it_in_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.setenv("COOKFIRE_MIRROR", str(tmp_path))
     monkeypatch.setattr(fetch, "HERE", tmp_path)
-    monkeypatch.setattr("sys.argv", ["fetch", "mnist"])
-    patience = socket.getdefaulttimeout()
-    try:
-        with pytest.raises(SystemExit, match="2"):
-            fetch.main()
-    finally:
-        socket.setdefaulttimeout(patience)
+    with pytest.raises(SystemExit, match="2"):
+        fetch.main(["mnist"])
+    assert socket.getdefaulttimeout() is None
     trying, error = capsys.readouterr().err.splitlines()
     assert trying == f"mnist: COOKFIRE_MIRROR has no {tmp_path}/{next(iter(FILES))}; downloading"
     assert error.startswith("error: mnist can't be had: ")
@@ -198,7 +194,7 @@ def test_the_tiny_digits_are_the_same_bytes_each_time(tmp_path: Path) -> None:
 def test_the_tiny_digits_are_not_written_for_a_question_or_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
 ) -> None:
-    monkeypatch.setattr(_folder, "HERE", tmp_path)
+    monkeypatch.setattr(_command, "HERE", tmp_path)
     with pytest.raises(SystemExit, match=str(code)):
         make_tiny_mnist.main(arguments)
     assert not list(tmp_path.iterdir())

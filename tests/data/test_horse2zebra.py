@@ -68,6 +68,8 @@ def test_else_it_is_downloaded(
     folder = None if mirror is None else tmp_path / mirror
     fetch.fetch("horse2zebra", folder, tmp_path / "out")
     assert names(tmp_path / "out") == EXPECTED
+    sums = (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()
+    assert [line.split()[1] for line in sums] == EXPECTED  # the archive itself is not one of them
     assert "downloading" in capsys.readouterr().err
 
 
@@ -121,13 +123,14 @@ def test_the_command_answers_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fetch, "HERE", tmp_path / "data")
+    monkeypatch.setenv("COOKFIRE_MIRROR", str(tmp_path))
     archive(tmp_path / "horse2zebra.zip", COUNTS | {"testA": 2})
     with pytest.raises(SystemExit) as left:
-        fetch.main([], {"COOKFIRE_MIRROR": str(tmp_path)})
+        fetch.main([])
     assert left.value.code == 2
     assert capsys.readouterr().err.endswith("replace it, or unset COOKFIRE_MIRROR to download\n")
     with pytest.raises(SystemExit):
-        fetch.main(["../etc"], {})
+        fetch.main(["../etc"])
     assert "a set's name is letters" in capsys.readouterr().err
 
 

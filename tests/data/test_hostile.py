@@ -55,6 +55,16 @@ def huge_png() -> bytes:
     return b"".join(parts)
 
 
+def huge_jpeg() -> bytes:
+    """A JPEG of 65,000 x 65,000 pixels, as large as its head can say, of a few bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(buffer, "JPEG")
+    content = bytearray(buffer.getvalue())
+    size = content.index(b"\xff\xc0") + 5  # after the marker, a length and the bits of a sample
+    content[size : size + 4] = struct.pack(">HH", 65_000, 65_000)
+    return bytes(content)
+
+
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_member_that_leaves_the_folder_or_is_no_file_is_refused_by_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,18 +135,64 @@ def test_a_zip_that_would_fill_the_disk_is_refused(
     assert everything(tmp_path) == ["horse2zebra.zip"]
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_link_or_a_pipe_in_a_mirror_is_not_copied(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("mine")
+@pytest.mark.parametrize("damage", ["encrypted", "unusual"])
+def test_a_zip_that_can_not_be_read_without_more_is_refused_by_a_picture_s_name(
+    damage: str, tmp_path: Path
+) -> None:
+    method = zipfile.ZIP_LZMA if damage == "unusual" else zipfile.ZIP_STORED
+    path = tmp_path / "horse2zebra.zip"
+    with zipfile.ZipFile(path, "w", method) as packed:
+        packed.writestr("horse2zebra/trainA/1.jpg", b"any")
+    if damage == "encrypted":
+        content = bytearray(path.read_bytes())
+        for head, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            content[content.index(head) + flags] |= 1
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"'horse2zebra/trainA/1.jpg' is encrypted or .*: refused"):
+        fetch_horse2zebra.fetch("horse2zebra", tmp_path, tmp_path / "out")
+    assert everything(tmp_path) == ["horse2zebra.zip"]
+
+
+@pytest.mark.parametrize("odd", ["horse2zebra", "horse2zebra/trainA", "horse2zebra/trainA/1.jpg"])
+def test_a_link_in_a_mirror_is_not_followed(odd: str, tmp_path: Path) -> None:
     picture = tmp_path / "mirror/horse2zebra/trainA/1.jpg"
     picture.parent.mkdir(parents=True)
-    if kind == "link":
-        picture.symlink_to(tmp_path / "secret")
-    else:
-        os.mkfifo(picture)
-    with pytest.raises(DataError, match=r"1.jpg: (a link|no file), expected a file"):
+    picture.write_bytes(b"mine")
+    (tmp_path / "mirror" / odd).rename(tmp_path / "elsewhere")
+    (tmp_path / "mirror" / odd).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"mirror/{odd}: a link, which may lead anywhere: refused"):
         fetch_horse2zebra.fetch("horse2zebra", tmp_path / "mirror", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_not_a_file_in_a_mirror_is_not_copied(kind: str, tmp_path: Path) -> None:
+    picture = tmp_path / "mirror/horse2zebra/trainA/1.jpg"
+    picture.parent.mkdir(parents=True)
+    os.mkfifo(picture) if kind == "pipe" else picture.mkdir()
+    with pytest.raises(DataError, match=r"1.jpg: not a file, expected a file"):
+        fetch_horse2zebra.fetch("horse2zebra", tmp_path / "mirror", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("odd", ["", "ImageSets", f"{fetch_voc.LISTS}/val.txt", "JPEGImages/a.jpg"])
+def test_a_link_in_a_copy_of_voc_is_not_followed(
+    odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"archive": "voc.tar", "train": 1, "val": 1}
+    monkeypatch.setattr(fetch_voc, "known", lambda _: facts)
+    root = tmp_path / "mirror" / fetch_voc.FOLDER
+    for path in (fetch_voc.LISTS, fetch_voc.IMAGES, fetch_voc.MASKS):
+        (root / path).mkdir(parents=True)
+    for split, name in (("train", "a"), ("val", "b")):
+        (root / fetch_voc.LISTS / f"{split}.txt").write_text(name)
+        Image.new("L", (9, 7)).save(root / fetch_voc.IMAGES / f"{name}.jpg")
+        Image.new("L", (9, 7)).save(root / fetch_voc.MASKS / f"{name}.png")
+    fetch_voc.fetch_voc2012(tmp_path / "mirror", tmp_path / "out")
+    (root / odd).rename(tmp_path / "elsewhere")
+    (root / odd).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"2012/?{odd}: a link, which may lead anywhere: refused"):
+        fetch_voc.fetch_voc2012(tmp_path / "mirror", tmp_path / "out")
 
 
 @pytest.mark.parametrize("link", ["train/a/2.jpg", "train/b"])
@@ -149,9 +205,40 @@ def test_a_link_among_images_by_class_is_named(link: str, tmp_path: Path) -> Non
         _images.images_of(tmp_path)
 
 
-def test_a_picture_of_ten_gigapixels_is_not_decoded(tmp_path: Path) -> None:
-    (tmp_path / "huge.png").write_bytes(huge_png())
-    assert _images.look(tmp_path, "huge.png").kind == _images.UNREADABLE
-    Image.new("RGB", (9, 7)).save(tmp_path / "image.jpg")
-    with pytest.raises(DataError, match=r"huge.png or its image: damaged .*decompression bomb"):
-        fetch_voc.check_pair(tmp_path / "image.jpg", tmp_path / "huge.png")
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_named_like_an_image_but_is_no_file_is_not_read(kind: str, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a/1.jpg").write_bytes(b"")
+    odd = tmp_path / "train/a/2.JPEG"
+    os.mkfifo(odd) if kind == "pipe" else odd.mkdir()
+    with pytest.raises(DataError, match=r"train/a/2.JPEG: not a file, expected an image"):
+        _images.images_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\tb.jpg", "a\nb.jpg", os.fsdecode(b"\xff.jpg")])
+def test_a_name_that_would_spoil_the_manifest_is_refused(name: str, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a" / name).write_bytes(b"")
+    with pytest.raises(DataError, match="no name for an image or a class") as caught:
+        _images.images_of(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("name", "content"), [("huge.png", huge_png()), ("huge.jpg", huge_jpeg())])
+def test_a_picture_of_gigapixels_is_not_decoded(name: str, content: bytes, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a" / name).write_bytes(content)
+    seen = list(_images.scan(tmp_path, _images.images_of(tmp_path)))
+    assert {entry.kind for entry in seen} == {_images.UNREADABLE}
+    assert f"unreadable: 2: train/a/{name}, val/a/{name}" in _images.describe(seen)
+
+    small = Image.new("L", (9, 7))
+    small.save(tmp_path / "small.png")
+    (tmp_path / name).write_bytes(content)
+    for image, mask in (("small.png", name), (name, "small.png")):
+        with pytest.raises(DataError, match=r"or its image: damaged .*decompression bomb") as told:
+            fetch_voc.check_pair(tmp_path / image, tmp_path / mask)
+        assert str(told.value).startswith(str(tmp_path / mask))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def pack(files: dict[str, bytes], mode: str = "w") -> bytes:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def rows(manifest: Path) -> dict[str, list[str]]:
+    """Size, hash and kind by path."""
+    head, *lines = [line.split("\t") for line in manifest.read_text().splitlines()]
+    assert head == ["path", "bytes", "sha256", "kind"]
+    return {path: values for path, *values in lines}
 
 
 @pytest.fixture
@@ -93,8 +101,7 @@ def test_a_damaged_or_missing_archive_is_named(official: tuple[Path, dict[str, s
 
 
 def test_a_manifest_has_each_image_and_names_what_is_odd(
-    official: tuple[Path, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    official: tuple[Path, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     folder, md5s = official
     imagenet.unpack(folder, md5s)
@@ -102,35 +109,110 @@ def test_a_manifest_has_each_image_and_names_what_is_odd(
     (folder / "train/n01/n01_2.JPEG").write_bytes(jpeg(1, "L"))
     manifest = tmp_path / "imagenet.tsv"
     imagenet.write(folder, manifest, EXPECTED)
-    rows = _images.read_manifest(manifest)
-    assert [row.kind for row in rows] == ["unreadable", "grayscale", *["rgb"] * 5]
-    for row in rows:
-        content = (folder / row.path).read_bytes()
-        assert (row.bytes, row.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    found = rows(manifest)
+    assert [kind for _, _, kind in found.values()] == ["unreadable", "grayscale", *["rgb"] * 5]
+    for path, (size, digest, _) in found.items():
+        content = (folder / path).read_bytes()
+        assert (int(size), digest) == (len(content), hashlib.sha256(content).hexdigest())
     said = capsys.readouterr().err
     assert "train: 4 images of 2 classes" in said
     assert "unreadable: 1: train/n01/n01_1.JPEG" in said
-
-    # What an interrupted check has seen is not looked at again, but for a line cut short.
-    lines = manifest.read_text().splitlines(keepends=True)
-    partial = manifest.with_name(f".{manifest.name}.partial")
-    partial.write_text("".join(lines[:4]) + lines[4][:-3])
-    looked = []
-    look = _images.look
-    monkeypatch.setattr(_images, "look", lambda at, path: looked.append(path) or look(at, path))
-    imagenet.write(folder, manifest, EXPECTED)
-    assert sorted(looked) == [row.path for row in rows[3:]]
-    assert manifest.read_text() == "".join(lines)
+    assert {path.name for path in tmp_path.iterdir()} == {"ilsvrc", "imagenet.tsv"}
 
 
-def test_a_part_of_imagenet_is_not_taken_for_it(
-    official: tuple[Path, dict[str, str]], tmp_path: Path
-) -> None:
+class Interrupted:
+    """A check of an unpacked folder that is killed after three images; what is looked at then."""
+
+    def __init__(self, folder: Path, manifest: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.partial = manifest.with_name(f".{manifest.name}.partial")
+        self.looked: list[str] = []
+        self.look = _images.look
+        patch.setattr(_images, "look", self._look)
+        self.stop = 3
+        with pytest.raises(KeyboardInterrupt):
+            imagenet.write(folder, manifest, EXPECTED)
+        self.paths = _images.images_of(folder)
+
+    def _look(self, folder: Path, path: str) -> _images.Entry:
+        if len(self.looked) == self.stop:
+            raise KeyboardInterrupt
+        self.looked.append(path)
+        return self.look(folder, path)
+
+    def go_on(self, folder: Path | None = None, stop: int = 99) -> list[str]:
+        self.looked, self.stop = [], stop
+        if stop < 99:
+            with pytest.raises(KeyboardInterrupt):
+                imagenet.write(folder or self.folder, self.manifest, EXPECTED)
+        else:
+            imagenet.write(folder or self.folder, self.manifest, EXPECTED)
+        return sorted(self.looked)
+
+
+@pytest.fixture
+def interrupted(
+    official: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Interrupted:
     folder, md5s = official
     imagenet.unpack(folder, md5s)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # one after the other
+    return Interrupted(folder, tmp_path / "imagenet.tsv", monkeypatch)
+
+
+def test_what_an_interrupted_check_has_seen_is_not_looked_at_again(
+    interrupted: Interrupted,
+) -> None:
+    assert interrupted.go_on() == interrupted.paths[3:]
+    resumed = interrupted.manifest.read_text()
+    assert interrupted.go_on() == interrupted.paths
+    assert interrupted.manifest.read_text() == resumed
+
+
+def test_a_second_kill_loses_nothing_and_a_line_cut_short_is_looked_at_again(
+    interrupted: Interrupted,
+) -> None:
+    assert interrupted.go_on(stop=0) == []
+    content = interrupted.partial.read_bytes()
+    interrupted.partial.write_bytes(content[:-3])
+    assert interrupted.go_on(stop=2) == interrupted.paths[2:4]
+    assert interrupted.go_on() == interrupted.paths[4:]
+
+
+def test_an_image_that_has_changed_since_is_looked_at_again(interrupted: Interrupted) -> None:
+    first, second, third, *others = interrupted.paths
+    image = interrupted.folder / first
+    image.write_bytes(bytes(image.stat().st_size))  # as many bytes, but no image
+    (interrupted.folder / second).write_bytes(jpeg(9))
+    assert interrupted.go_on() == [first, second, *others]
+    kinds = [kind for _, _, kind in rows(interrupted.manifest).values()]
+    assert kinds == ["unreadable", *["rgb"] * 6]
+    assert third not in interrupted.looked
+
+
+def test_another_folder_is_looked_at_as_a_whole(interrupted: Interrupted, tmp_path: Path) -> None:
+    shutil.copytree(interrupted.folder, tmp_path / "other")  # with the same times
+    assert interrupted.go_on(tmp_path / "other") == interrupted.paths
+
+
+def test_a_check_that_a_power_cut_left_full_of_zeros_starts_again(interrupted: Interrupted) -> None:
+    with interrupted.partial.open("ab") as file:
+        file.write(bytes(99) + b"\n")
+    assert interrupted.go_on() == interrupted.paths[3:]
+    assert len(rows(interrupted.manifest)) == 7
+
+
+def test_a_part_of_imagenet_is_not_taken_for_it_and_nothing_of_it_is_kept(
+    interrupted: Interrupted,
+) -> None:
+    assert interrupted.partial.exists()
+    interrupted.looked = []
+    expected = {"classes": 2, "images": {"train": 5}}
     with pytest.raises(DataError, match=r"train: 4 images, expected 5: not the whole ImageNet"):
-        imagenet.write(folder, tmp_path / "m.tsv", {"classes": 2, "images": {"train": 5}})
-    assert not (tmp_path / "m.tsv").exists()
+        imagenet.write(interrupted.folder, interrupted.manifest, expected)
+    assert interrupted.looked == []  # which would take hours
+    assert not interrupted.partial.exists()
+    assert not interrupted.manifest.exists()
 
 
 def test_imagenet_s_folder_is_found_and_linked(
@@ -178,7 +260,7 @@ def test_an_archive_that_can_not_be_had_says_what_was_tried(
     monkeypatch.setattr("torchvision.datasets.utils.download_url", fail)
     for mirror, tried in ((None, "is not set"), (tmp_path, "has no .*imagenette2-320.tgz")):
         with pytest.raises(
-            DataError, match=f"COOKFIRE_MIRROR {tried}, and the download of .*no net"
+            DataError, match=f"COOKFIRE_MIRROR {tried}, and the download from .*no net"
         ):
             archive.fetch("imagenette", mirror, tmp_path / "imagenette")
     assert not list(tmp_path.iterdir())
@@ -188,7 +270,7 @@ def test_the_tiny_set_has_a_corrupt_image_and_a_grayscale_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tiny_imagenet.write(tmp_path)
-    kinds = {row.path: row.kind for row in _images.read_manifest(tmp_path / _images.MANIFEST)}
+    kinds = {path: row[-1] for path, row in rows(tmp_path / _images.MANIFEST).items()}
     assert len(kinds) == 340
     odd = {path: kind for path, kind in kinds.items() if kind != "rgb"}
     assert odd == {

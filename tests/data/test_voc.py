@@ -101,6 +101,20 @@ def test_some_of_its_images_are_not_the_official_set_and_the_way_to_use_them_is_
 
 
 @pytest.mark.parametrize(
+    "lists", [{"train": ["a", "a", "a"]}, {"val": ["d", "d"]}, {"val": ["d", "a"]}]
+)
+def test_as_many_names_of_fewer_images_are_not_the_official_set(
+    tmp_path: Path, lists: dict[str, list[str]]
+) -> None:
+    root = write_voc(tmp_path)
+    for split, names in lists.items():
+        (root / fetch_voc.LISTS / f"{split}.txt").write_text("\n".join(names))
+    with pytest.raises(_folder.DataError, match=r"\.txt: [ad] is on the lists twice, .* not VOC2"):
+        fetch_voc.fetch_voc2012(tmp_path, tmp_path / "voc2012")
+    assert not (tmp_path / "voc2012").exists()
+
+
+@pytest.mark.parametrize(
     ("value", "mode", "size", "message"),
     [
         (5, "L", (7, 9), r"b\.png: 7x9 pixels, but its image has 9x7"),
@@ -125,7 +139,7 @@ def test_data_that_can_not_be_had_names_what_was_tried_and_both_ways_on(tmp_path
     with pytest.raises(_folder.DataError) as caught:
         fetch_voc.fetch_voc2012(tmp_path, tmp_path / "voc2012")
     text = str(caught.value)
-    assert f"{tmp_path} has no VOCtrainval_11-May-2012.tar" in text
+    assert f"COOKFIRE_MIRROR has no {tmp_path}/VOCtrainval_11-May-2012.tar" in text
     assert "Either put VOCtrainval_11-May-2012.tar into a folder and set COOKFIRE_MIRROR" in text
     assert "smoke/voc_segmentation" in text
     assert "\n" not in text
