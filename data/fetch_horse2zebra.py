@@ -13,6 +13,7 @@ once the stage has run: from then on another archive is noticed.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import urllib.request
@@ -96,14 +97,17 @@ def _unpack(archive: Path, name: str, folder: Path) -> None:
                         )
                     if entry.file_size > LARGEST:
                         raise DataError(
-                            f"{archive.name}: {path.name} would be {entry.file_size:,} bytes, "
+                            f"{archive.name}: {path.name!r} would be {entry.file_size:,} bytes, "
                             f"expected a picture of at most {LARGEST:,}: refused"
                         )
                     target = folder / path.parent.name / path.name
                     target.parent.mkdir(exist_ok=True)
                     with packed.open(entry) as source, target.open("wb") as file:
                         shutil.copyfileobj(source, file)  # which compares the checksum
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    # What zipfile raises for a flipped bit here or there; of the disk's errors, a seek to nowhere.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise DataError(
             f"{archive.name}: damaged or cut short, or no zip file ({error}); fetch {name} again"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import zipfile
 from pathlib import Path
@@ -30,7 +31,7 @@ def archive(path: Path, counts: dict[str, int], name: str = "horse2zebra") -> Pa
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr(f"{name}/", "")
         packed.writestr(f"{name}/../../../outside.jpg", b"not one of the four folders")
-        packed.writestr(f"{name}/trainA/notes.txt", b"no picture")
+        packed.writestr(f"{name}/trainA/wörter.txt", b"no picture")
         for kind, count in counts.items():
             for number in range(count):
                 packed.writestr(f"{name}/{kind}/{number}.jpg", f"{kind} {number}" * 50)
@@ -104,7 +105,7 @@ def test_an_archive_with_other_pictures_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut short", "changed", "no archive"])
+@pytest.mark.parametrize("damage", ["cut short", "changed", "no archive", "no name"])
 def test_a_damaged_archive_is_refused(tmp_path: Path, damage: str) -> None:
     path = archive(tmp_path / "horse2zebra.zip", COUNTS)
     content = path.read_bytes()
@@ -112,11 +113,29 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, damage: str) -> None:
         "cut short": content[:-300],
         "changed": content.replace(b"trainB 1" * 5, b"trainB 2" * 5),
         "no archive": b"<html>moved</html>",
+        "no name": content.replace("ö".encode(), b"\xff\xff"),
     }
     path.write_bytes(damaged[damage])
     with pytest.raises(DataError, match=r"horse2zebra\.zip: damaged or cut short"):
         fetch.fetch("horse2zebra", tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_whatever_byte_of_an_archive_is_damaged_it_is_refused_or_whole(tmp_path: Path) -> None:
+    path = archive(tmp_path / "set.zip", COUNTS, "set")
+    content = path.read_bytes()
+    fetch.fetch("set", tmp_path, tmp_path / "whole")
+    pictures = {name: (tmp_path / "whole" / name).read_bytes() for name in EXPECTED}
+    # The head of the first picture in the directory, and the archive's end.
+    picture = content.rindex(b"set/trainA/0") - 46
+    end = content.index(b"PK\5\6")
+    for place in (*range(picture, picture + 46), *range(end, len(content))):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            fetch.fetch("set", tmp_path, tmp_path / "out")
+            assert {name: (tmp_path / "out" / name).read_bytes() for name in EXPECTED} == pictures
 
 
 def test_the_command_answers_in_one_line(

@@ -130,7 +130,7 @@ def test_a_zip_that_would_fill_the_disk_is_refused(
     monkeypatch.setattr(fetch_horse2zebra, "LARGEST", 1000)
     with zipfile.ZipFile(tmp_path / "horse2zebra.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("horse2zebra/trainA/1.jpg", bytes(1001))
-    with pytest.raises(DataError, match=r"1.jpg would be 1,001 bytes, expected .*: refused"):
+    with pytest.raises(DataError, match=r"'1.jpg' would be 1,001 bytes, expected .*: refused"):
         fetch_horse2zebra.fetch("horse2zebra", tmp_path, tmp_path / "out")
     assert everything(tmp_path) == ["horse2zebra.zip"]
 
@@ -226,8 +226,9 @@ def test_a_name_that_would_spoil_the_manifest_is_refused(name: str, tmp_path: Pa
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(("name", "content"), [("huge.png", huge_png()), ("huge.jpg", huge_jpeg())])
-def test_a_picture_of_gigapixels_is_not_decoded(name: str, content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["huge.png", "huge.jpg"])
+def test_a_picture_of_gigapixels_is_not_decoded(name: str, tmp_path: Path) -> None:
+    content = huge_png() if name.endswith("png") else huge_jpeg()
     for split in ("train", "val"):
         (tmp_path / split / "a").mkdir(parents=True)
         (tmp_path / split / "a" / name).write_bytes(content)

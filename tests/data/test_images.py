@@ -195,7 +195,7 @@ def test_another_folder_is_looked_at_as_a_whole(interrupted: Interrupted, tmp_pa
     assert interrupted.go_on(tmp_path / "other") == interrupted.paths
 
 
-def test_a_check_that_a_power_cut_left_full_of_zeros_starts_again(interrupted: Interrupted) -> None:
+def test_what_a_power_cut_spoilt_is_passed_over(interrupted: Interrupted) -> None:
     with interrupted.partial.open("ab") as file:
         file.write(bytes(99) + b"\n")
     assert interrupted.go_on() == interrupted.paths[3:]
