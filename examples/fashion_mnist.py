@@ -105,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     mistaken: Tensor = results.pop("confusion").fill_diagonal_(0).flatten()  # true class by named
     for place in mistaken.argsort(descending=True)[:3].tolist():
         true, named = (FashionMNIST.classes[label] for label in divmod(place, 10))
-        print(f"{int(mistaken[place])} times {true} was called {named}")
+        if mistaken[place]:
+            print(f"{int(mistaken[place])} times {true} was called {named}")
     return results
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 from selenium import webdriver
@@ -84,6 +88,36 @@ def complaints(browser: webdriver.Chrome) -> list[str]:
 
 def test_it_builds_without_a_warning(site: Path) -> None:
     assert pages(site)
+
+
+def test_the_reference_has_every_public_class_and_function(site: Path) -> None:
+    text = "".join(path.read_text() for path in (site / "reference").rglob("index.html"))
+    shown = [resolve(name) for name in re.findall(r'id="(cookfire\.[\w.]+)"', text)]
+    missing = [
+        f"{module.__name__}.{name}"
+        for module in public_modules()
+        for name in getattr(module, "__all__", ())
+        if isinstance(thing := getattr(module, name), type | FunctionType)
+        and not any(thing is one for one in shown)
+    ]
+    assert missing == []
+
+
+def public_modules() -> Iterator[ModuleType]:
+    for package in ("distributed", "engine", "metrics", "handlers"):
+        top = importlib.import_module(f"cookfire.{package}")
+        yield top
+        for found in pkgutil.walk_packages(top.__path__, f"{top.__name__}."):
+            if "._" not in found.name:
+                yield importlib.import_module(found.name)
+
+
+def resolve(name: str) -> object:
+    """Return what a dotted name stands for; None for an attribute of instances."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return None
 
 
 @in_browser

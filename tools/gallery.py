@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Gallery
 
 The baselines that are locked, read from the repository when this site was built: each is a run
-that `dvc repro` repeats and verify compares. `tiny` profiles are of made-up data; they prove bits,
-not skill.
+that `dvc repro` repeats and verify compares. `tiny` profiles are of made-up data:
+they show that a run repeats bit for bit, not how good a net is.
 
 | recipe | profile | headline | other metrics | accepted | commit | where |
 | --- | --- | --- | --- | --- | --- | --- |

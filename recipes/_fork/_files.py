@@ -49,6 +49,7 @@ def renamed(source: Source, text: str) -> str:
     core = "wheels" if source.git is None else "pyproject.toml"
     text = re.sub(rf"dvc repro recipes/{name}(?![\w/.])", "dvc repro full", text)
     text = re.sub(rf"dvc repro smoke/{name}(?![\w/.])", "dvc repro smoke", text)
+    text = re.sub(rf"(?<![\w/])smoke/{name}(?![\w/.])", "smoke", text)
     text = re.sub(rf"python -m recipes verify {name}\b",
                   f"python -m cookfire.handlers.recipe verify {package}", text)  # fmt: skip
     text = re.sub(rf"\brecipes([./]){name}\b", package, text)
@@ -90,7 +91,7 @@ def _values(source: Source) -> dict[str, str]:
         "project": source.project,
         "package": source.package,
         "recipe_version": source.version,
-        "commit": source.commit[:7],
+        "commit": f"{source.commit[:7]}{' with changes' if source.changed else ''}",
         "description": source.metadata["description"].replace('"', '\\"'),
         "dependencies": _lines(sorted(dependencies)),
         "tools": _lines(tools),

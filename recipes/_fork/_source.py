@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from cookfire.handlers import recipe
+
 PACKAGES = ("distributed", "engine", "handlers", "metrics")
 LEFT_BEHIND = ("README.md", "CHANGELOG.md", "pyproject.toml", "baseline.yaml", "dvc.lock")
 """Files of a recipe that are its own history and claims, or that the project has at its root."""
@@ -53,9 +55,20 @@ class Source:
         done = self._git("rev-parse", "HEAD")
         return done.stdout.strip() if done.returncode == 0 else "unknown"
 
+    @property
+    def changed(self) -> bool:
+        """Whether the repository has changes that are not committed, or is not in git."""
+        done = self._git("status", "--porcelain", str(self.root))
+        return done.returncode != 0 or bool(done.stdout)
+
     def files(self) -> list[Path]:
         """Paths of the recipe's files, inside its folder, that a fork takes along."""
         done = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
+        if done.returncode:
+            raise recipe.RecipeError(
+                f"{self.root}: git can't say which files are the recipe's "
+                f"({done.stderr.strip()}); make it in a clone of the repository"
+            )
         paths = (Path(path) for path in done.stdout.split("\0") if path)
         return [
             path
