@@ -25,9 +25,7 @@ def subject(made: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     return fresh
 
 
-def said_by(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str]:  # fmt: skip
+def said_by(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     capsys.readouterr()
     code = command([*arguments, "--profile", "tiny"])
     return code, capsys.readouterr().err
