@@ -8,15 +8,19 @@ import hashlib
 import importlib
 import io
 import logging
+import os
 import random
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -53,6 +57,18 @@ class TakesForeverError(BaseException):
     """A run did not end; no `except Exception` keeps it from being seen."""
 
 
+class RestartedError(BaseException):
+    """A run started its command once more, with the environment that its profile asks for."""
+
+
+def restart(_program: str, _arguments: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Stand for ``os.execve``: have the system judge the environment, and stay in this process."""
+    os.waitpid(os.posix_spawn("/bin/true", ["true"], environment), 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    raise RestartedError
+
+
 def use(config: Any, run: recipe.Run) -> None:
     """Read a recipe's data as a training would: all that is checked, a batch, and the seed."""
     torch.manual_seed(config.seed)
@@ -69,6 +85,15 @@ class Subject:
 
     name: str
     folder: Path
+
+    def set(self, block: Mapping[str, object]) -> None:
+        """Write the parameters."""
+        text = yaml.safe_dump({"tiny": dict(block)}, sort_keys=False)
+        (self.folder / "params.yaml").write_text(text)
+
+    def block(self) -> dict[str, Any]:
+        """Return the parameters as they are written."""
+        return dict(yaml.safe_load((self.folder / "params.yaml").read_text())["tiny"])
 
     def module(self, part: str) -> ModuleType:
         """Return ``data.py`` and so on."""
@@ -93,52 +118,72 @@ class Subject:
 
     def go_on(self) -> tuple[int, str]:
         """Go on with the run that was interrupted; it writes to ``again/``."""
+        return self.train(self.folder / "again")
+
+    def train(self, outputs: Path) -> tuple[int, str]:
+        """Train, and keep what the run needs to go on."""
 
         def train(config: Any, run: recipe.Run) -> None:
             inner = replace(
-                run, outputs=self.folder / "again", logs=self.folder / "events",
+                run, outputs=outputs, logs=self.folder / "events",
                 states=self.folder / "states", save_every=1,
             )  # fmt: skip
             self.module("train").train(config, inner)
 
         train.__module__ = self.module("train").__name__
-        return self._run(train)
+        return self._run(train, "train")
 
-    def _run(self, function: Any) -> tuple[int, str]:
-        code, said = 0, io.StringIO()
-        with (
-            limits(), contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO())
-        ):  # fmt: skip
+    def verify(self) -> tuple[int, str]:
+        """Compare the outs with the baseline; return the exit code, and the verdict."""
+        with limits():
             try:
-                recipe.main(
-                    function, self.module("config").Config, str(self.folder / "evaluate.py"),
-                    ["--profile", "tiny"], resumable=False,
-                )  # fmt: skip
-            except SystemExit as error:
-                code = int(error.code or 0)
+                report = recipe.check(self.folder, "tiny")
+            except recipe.RecipeError as error:
+                return 2, str(error)
+        return report.code, report.text
+
+    def _run(self, function: Any, entry: str = "evaluate") -> tuple[int, str]:
+        """Run as the command line does, with its restart in the profile's environment."""
+        code, said = 0, io.StringIO()
+        file = str(self.folder / f"{entry}.py")
+        with (
+            limits(), patch.dict(os.environ), patch.object(os, "execve", restart),
+            patch.object(sys, "argv", [file, "--profile", "tiny"]),
+            contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()),
+        ):  # fmt: skip
+            for _ in range(2):
+                try:
+                    config = self.module("config").Config
+                    recipe.main(function, config, file, resumable=False)
+                except RestartedError:
+                    continue
+                except SystemExit as error:
+                    code = int(error.code or 0)
+                break
         return code, said.getvalue()
 
 
 def prepare(name: str, folder: Path, *, train: bool = True) -> Subject:
-    """Write a recipe's parameters and a few images, and train on them."""
-    block = recipe_block(name) | SMALLER[name] | {"data": "data"}
-    block.pop("environment")
+    """Write a recipe's parameters and a few images; train, evaluate and record the baseline."""
     folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump({"tiny": block}, sort_keys=False))
-    shutil.copy(ROOT / "recipes" / name / "baseline.yaml", folder)
+    subject = Subject(name, folder)
+    subject.set({**recipe_block(name), **SMALLER[name], "data": "data"})
     (folder / "data").mkdir()
     MAKERS[name](folder / "data")
     shrink(name, folder / "data")
-    subject = Subject(name, folder)
     if not train:
         return subject
-    run = recipe.Run("tiny", outputs=folder / "runs/tiny", logs=folder / "events",
-                     data=folder / "data", states=folder / "states", save_every=1)  # fmt: skip
-    for path in (run.outputs, folder / "states"):
-        path.mkdir(parents=True)
-    with contextlib.redirect_stderr(io.StringIO()):
-        subject.module("train").train(subject.config(), run)
+    # A baseline names a commit.
+    (folder / ".gitignore").write_text("data\nlogs\nruns\nevents\nstates\n")
+    user = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], [*user, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    (folder / "states").mkdir()
+    for code, said in (subject.train(folder / "runs/tiny"), subject.evaluate()):
+        assert code == 0, said
     shutil.rmtree(folder / "events", ignore_errors=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert recipe.verify(folder, ["tiny"], accept=True) == 0
     return subject
 
 
@@ -235,9 +280,9 @@ TEXTS = [
     "{" * 400, "- " * 3000, "tiny: {1: 2, null: 3, true: 4}",
 ]  # fmt: skip
 VALUES: list[object] = [
-    None, "", "text", "\0", "../../../etc", "a" * 10_000, True, 0, -1, 1, 3, 2**31, 2**63, 10**300,
-    10**5000, -(2**70), 0.5, -0.0, 1e308, float("nan"), float("inf"), [], [[]], {}, {"a": {}}, [1],
-    [1, "a", None], {1: 2}, [[[[[[[[]]]]]]]],
+    None, "", "text", "\0", "\ud800", "../../../etc", "a" * 10_000, "a" * 200_000, True, 0, -1, 1,
+    3, 2**31, 2**63, 10**300, 10**5000, -(2**70), 0.5, -0.0, 1e308, float("nan"), float("inf"), [],
+    [[]], {}, {"a": {}}, [1], [1, "a", None], {1: 2}, [[[[[[[[]]]]]]]],
 ]  # fmt: skip
 
 

@@ -19,6 +19,10 @@ FILES = {
         "tiny: {metrics: {accuracy: {value: 0.5, tolerance: 0.1}}, sha256: abc, commit: c1,\n"
         "  inputs: {core: e1}}\n"
     ),
+    "config.py": (
+        "from x import y\n\nclass Config(y):\n    lr: float = 5\n    ema: float = 0.5\n"
+        "    deep: dict[str, int]\n"
+    ),
     "train.py": "x = 1\n",
 }
 
@@ -85,6 +89,7 @@ CLAIMS: dict[str, tuple[str, str, str]] = {
     "full, parameter.lr": ("params.yaml", "lr: 1", "lr: 3"),
     "full, parameter.deep.a": ("params.yaml", "a: 1", "a: 2"),
     "full, parameter.momentum": ("params.yaml", "lr: 1", "lr: 1, momentum: 0.9"),
+    "full, default.ema": ("config.py", "ema: float = 0.5", "ema: float = 0.25"),
 }
 
 
@@ -113,6 +118,10 @@ def test_a_changed_claim_needs_a_higher_version_and_an_entry(
     [
         lambda repository: repository.edit("train.py", "1", "2"),
         lambda repository: repository.edit("params.yaml", "lr: 2", "lr: 3"),
+        # `full` sets lr itself; another way of writing; a parameter that was not there.
+        lambda repository: repository.edit("config.py", "lr: float = 5", "lr: float = 6"),
+        lambda repository: repository.edit("config.py", "= 0.5", "=  5e-1  # half"),
+        lambda repository: repository.edit("config.py", "    deep", "    flip: bool = 0\n    deep"),
         lambda repository: repository.edit("baseline.yaml", "c1", "c2"),
         lambda repository: repository.edit("baseline.yaml", "e1", "e2"),
         lambda repository: repository.release("1.0.1"),
@@ -146,8 +155,13 @@ def test_any_commit_can_be_the_base_and_a_wrong_one_is_one_line(repository: Repo
     assert repository.check("HEAD")[0] == 0
 
 
-def test_a_file_that_cannot_be_read_is_one_line(repository: Repository) -> None:
-    repository.edit("baseline.yaml", "tiny:", "tiny: [")
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("baseline.yaml", "tiny:", "tiny: ["), ("config.py", "(y)", "(")]
+)
+def test_a_file_that_cannot_be_read_is_one_line(
+    repository: Repository, name: str, old: str, new: str
+) -> None:
+    repository.edit(name, old, new)
     code, said = repository.check("HEAD")
     assert (code, said.count("\n")) == (2, 1)
     assert said.startswith("recipes/soup: a file can't be read: ")
@@ -158,3 +172,14 @@ def test_a_lower_version_is_no_new_one(repository: Repository) -> None:
     repository.edit("baseline.yaml", "abc", "def")
     repository.release("0.9.0")
     assert "still 0.9.0, a higher number" in repository.check()[1]
+
+
+def test_a_clone_that_may_lack_releases_says_so(repository: Repository) -> None:
+    repository.commit("recipes/soup=baseline@v1.0.0")
+    repository.commit()
+    clone = repository.root / "clone"
+    repository.git("clone", "-q", "--depth", "1", repository.root.as_uri(), str(clone))
+    done = subprocess.run([sys.executable, TOOL], cwd=clone, capture_output=True, text=True)
+    assert (done.returncode, "no release" in done.stdout) == (0, True)
+    assert done.stderr.startswith("claims.py: a shallow clone may lack releases; ")
+    assert "shallow" not in repository.check()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import traceback
 import zlib
@@ -9,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from cookfire.handlers import recipe
 from tests import fuzzing
 from tests.fuzzing import Subject
 
 CASES = {"params": 16, "baseline": 12, "data": 16, "weights": 8, "states": 8}
-INPUTS = ("params.yaml", "baseline.yaml", "data", "runs/tiny/model.pt", "evaluate.py")
+INPUTS = ("params.yaml", "baseline.yaml", "data", "runs/tiny/model.pt")
+FEWEST = {"baseline": 3}
+METRICS, WEIGHTS = "runs/tiny/metrics.json", "runs/tiny/model.pt"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,13 @@ def damage_params(chance: random.Random, subject: Subject) -> None:
 
 def damage_baseline(chance: random.Random, subject: Subject) -> None:
     path = subject.folder / "baseline.yaml"
-    path.write_bytes(fuzzing.damaged_yaml(chance, path.read_text()))
+    if chance.random() < 0.5:
+        path.write_bytes(fuzzing.damaged_yaml(chance, path.read_text()))
+        return
+    blocks = yaml.safe_load(path.read_text())
+    metric = chance.choice(list(blocks["tiny"]["metrics"].values()))
+    metric[chance.choice(["value", "tolerance"])] = chance.choice([0, 0.5, -1e308, 2**63, math.inf])
+    path.write_text(yaml.safe_dump(blocks))
 
 
 def damage_data(chance: random.Random, subject: Subject) -> None:
@@ -46,9 +55,12 @@ def damage_data(chance: random.Random, subject: Subject) -> None:
         path.write_bytes(fuzzing.damaged_bytes(chance, path.read_bytes()))
 
 
-def damage_weights(chance: random.Random, subject: Subject) -> None:
-    for path in sorted((subject.folder / "runs/tiny").glob("*.pt")):
+def damage_weights(chance: random.Random, subject: Subject) -> bool:
+    forged = [
         fuzzing.damage_checkpoint(chance, path)
+        for path in sorted((subject.folder / "runs/tiny").glob("*.pt"))
+    ]
+    return any(forged)
 
 
 def damage_states(chance: random.Random, subject: Subject) -> bool:
@@ -58,34 +70,63 @@ def damage_states(chance: random.Random, subject: Subject) -> bool:
     return any(forged)
 
 
-def read_baseline(subject: Subject) -> tuple[int, str]:
-    with fuzzing.limits():
-        try:
-            return max(0, recipe.check(subject.folder, "tiny").code - 2), ""
-        except recipe.RecipeError as error:
-            return 2, str(error)
-
-
 WAYS = {
     "params": (damage_params, Subject.read_data),
-    "baseline": (damage_baseline, read_baseline),
+    "baseline": (damage_baseline, Subject.verify),
     "data": (damage_data, Subject.read_data),
     "weights": (damage_weights, Subject.evaluate),
     "states": (damage_states, Subject.go_on),
 }
 
 
+def verdict_on(subject: Subject, whole: Subject) -> tuple[str, ...]:
+    """Return how verify's verdict may begin where it took a damaged baseline for one."""
+    old, new = (
+        yaml.safe_load((each.folder / "baseline.yaml").read_text()) or {}
+        for each in (whole, subject)
+    )
+    if "tiny" not in new:
+        return ("no baseline",)
+    claims, claimed = old["tiny"], new["tiny"]
+    known = {name: metric["value"] for name, metric in claims["metrics"].items()}
+    same = claimed["sha256"] == claims["sha256"] and all(
+        metric["value"] == known.get(name) for name, metric in claimed["metrics"].items()
+    )
+    return ("equal bits",) if same else ("differs", "within tolerance")
+
+
+def mistake(kind: str, said: str, subject: Subject, whole: Subject) -> str | None:
+    """Say what is wrong with the result of a run that was not refused, None if nothing is."""
+    if kind == "baseline" and not said.startswith(expected := verdict_on(subject, whole)):
+        return f"said {said!r}, not {expected}"
+    if kind == "weights" and content(subject, METRICS) != content(whole, METRICS):
+        return "measured other weights"
+    if kind == "states" and content(subject, "again/model.pt") != content(whole, WEIGHTS):
+        return "ended with other weights"
+    return None
+
+
+def content(subject: Subject, path: str) -> bytes:
+    return (subject.folder / path).read_bytes()
+
+
 @pytest.mark.filterwarnings("ignore")  # Pillow's and numpy's opinions of damaged files
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("name", fuzzing.MAKERS)
 def test_a_damaged_file_ends_in_one_line_or_a_right_result(
-    name: str, kind: str, subjects: Callable[[str], Subject], tmp_path: Path
-) -> None:
+    name: str, kind: str, subjects: Callable[[str], Subject], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     damage, run = WAYS[kind]
-    wrong = []
+    whole = subjects(name)
+    control = whole.fresh(tmp_path / "control")
+    code, said = run(control)
+    assert (code, mistake(kind, said, control, whole)) == (0, None), said
+    wrong, taken = [], 0
     for number in range(CASES[kind]):
         seed = zlib.crc32(f"{name} {kind} {number}".encode())
-        subject = subjects(name).fresh(tmp_path / str(number))
+        subject = whole.fresh(tmp_path / str(number))
+        monkeypatch.chdir(subject.folder)
         forged = damage(random.Random(seed), subject)
         before = fuzzing.digest(subject.folder, *INPUTS)
         try:
@@ -94,16 +135,36 @@ def test_a_damaged_file_ends_in_one_line_or_a_right_result(
             last = traceback.extract_tb(error.__traceback__)[-1]
             wrong.append(f"{number}: {type(error).__name__}: {error!s:.150} ({last})")
             continue
+        taken += code != 2
         lines = [line for line in said.splitlines() if line.strip()]
-        if code not in (0, 2) or (code == 2 and not lines) or "Traceback" in said:
+        known = (0, 1, 2) if run is Subject.verify else (0, 2)
+        if code not in known or (code == 2 and not lines) or "Traceback" in said:
             wrong.append(f"{number}: {code}, {said}")
         if fuzzing.digest(subject.folder, *INPUTS) != before:
             wrong.append(f"{number}: changed a file that it was given")
-        if kind == "states" and code == 0 and not forged:
-            ends = [
-                (subject.folder / at / "model.pt").read_bytes() for at in ("again", "runs/tiny")
-            ]
-            if ends[0] != ends[1]:
-                wrong.append(f"{number}: ended with other weights")
+        if code != 2 and not forged and (text := mistake(kind, said, subject, whole)):
+            wrong.append(f"{number}: {text}")
         assert not list(subject.folder.rglob("hacked"))
     assert not wrong, "\n".join(wrong)
+    # Else nothing is known of what comes of a file that can be read.
+    assert taken >= FEWEST.get(kind, 0)
+
+
+@pytest.mark.parametrize("name", fuzzing.MAKERS)
+def test_what_is_not_damaged_is_equal_to_its_baseline_and_with_other_numbers_there_it_differs(
+    name: str, subjects: Callable[[str], Subject], tmp_path: Path
+) -> None:
+    subject = subjects(name).fresh(tmp_path / "recipe")
+    assert subject.verify() == (0, "equal bits")
+    path = subject.folder / "baseline.yaml"
+    blocks = yaml.safe_load(path.read_text())
+    metrics = blocks["tiny"]["metrics"]
+    for holder, key, other in [
+        *((metric, "value", math.nextafter(metric["value"], 9e9)) for metric in metrics.values()),
+        (blocks["tiny"], "sha256", "0" * 64),
+    ]:
+        before, holder[key] = holder[key], other
+        path.write_text(yaml.safe_dump(blocks, sort_keys=False))
+        code, said = subject.verify()
+        assert (code, said.partition(":")[0]) == (1, "differs")
+        holder[key] = before

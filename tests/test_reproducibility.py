@@ -18,6 +18,7 @@ import yaml
 
 from cookfire.handlers.recipe import _environment
 from data import make_tiny_mnist
+from tools.two_clones import make_turkish
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="instruction sets of x86-64"
@@ -96,8 +97,8 @@ def test_place_user_locale_time_zone_hash_seed_and_processors_change_no_bit(
 ) -> None:
     elsewhere = Checkout(tmp_path / "another place")
     users = {
-        "HOME": str(tmp_path), "USER": "somebody", "LOGNAME": "somebody", "LC_ALL": "C.UTF-8",
-        "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7",
+        "HOME": str(tmp_path), "USER": "somebody", "LOGNAME": "somebody", "TZ": "Asia/Tokyo",
+        "PYTHONHASHSEED": "7", **make_turkish(tmp_path / "locale"),
     }  # fmt: skip
     cpus = 1 if shutil.which("taskset") else None
     assert elsewhere.train("pinned", users, cpus=cpus) == pinned

@@ -4,14 +4,17 @@
     uv run tools/claims.py main     # since any commit
 
 A recipe claims the metrics and the weights' sha256 in its baseline.yaml, and what `full` is: its
-parameters. Whoever changes one of these gives ``[project] version`` in the recipe's pyproject.toml
-a higher number, and says under a heading with that number in its CHANGELOG.md what is new. Code
-that changes no recorded bits is free. A release is a tag like ``recipes/mnist=baseline@v1.2.0``;
-a recipe without one has promised nothing yet.
+parameters, and the defaults in the recipe's own config.py of those that it does not set. Whoever
+changes one of these gives ``[project] version`` in the recipe's pyproject.toml a higher number, and
+says under a heading with that number in its CHANGELOG.md what is new. Code that changes no recorded
+bits is free, and so is a new parameter with a default. A release is a tag like
+``recipes/mnist=baseline@v1.2.0``; a recipe without one has promised nothing yet. A clone without
+the tags (a shallow one, or one of --no-tags) knows of no release and passes: fetch them first.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -22,6 +25,8 @@ from pathlib import Path
 import yaml
 
 CLAIMED = ("metrics", "sha256")
+CLAIMING = ("baseline.yaml", "params.yaml", "config.py")
+DEFAULT = "full, default."
 SHOWN = 4
 
 
@@ -34,6 +39,11 @@ def main(arguments: list[str]) -> int:
     if arguments and _git("rev-parse", "--verify", "--quiet", f"{arguments[0]}^{{commit}}") is None:
         print(f"claims.py: git knows no commit {arguments[0]!r}", file=sys.stderr)
         return 2
+    if not arguments and _git("rev-parse", "--is-shallow-repository") == "true":
+        print(
+            "claims.py: a shallow clone may lack releases; `git fetch --unshallow --tags` first",
+            file=sys.stderr,
+        )
     code = 0
     for folder in sorted(path.parent for path in root.glob("recipes/*/params.yaml")):
         name = folder.relative_to(root).as_posix()
@@ -43,7 +53,7 @@ def main(arguments: list[str]) -> int:
             continue
         try:
             problem = check(folder, name, base)
-        except (yaml.YAMLError, tomllib.TOMLDecodeError, KeyError) as error:
+        except (yaml.YAMLError, tomllib.TOMLDecodeError, KeyError, SyntaxError) as error:
             print(f"{name}: a file can't be read: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
         if problem:
@@ -64,8 +74,8 @@ def check(folder: Path, name: str, base: str) -> str | None:
     if released is None:
         return None  # a recipe that was not there
     changes = changed_claims(
-        claims_of(before("baseline.yaml") or "", before("params.yaml") or ""),
-        claims_of(_read(folder / "baseline.yaml"), _read(folder / "params.yaml")),
+        claims_of(*(before(file) or "" for file in CLAIMING)),
+        claims_of(*(_read(folder / file) for file in CLAIMING)),
     )
     if not changes:
         return None
@@ -79,19 +89,37 @@ def check(folder: Path, name: str, base: str) -> str | None:
     return None
 
 
-def claims_of(baseline: str, parameters: str) -> dict[str, object]:
-    """Return each single claim by its name, of the texts of baseline.yaml and params.yaml."""
+def claims_of(baseline: str, parameters: str, config: str) -> dict[str, object]:
+    """Return each single claim by its name, of the texts of the files in ``CLAIMING``."""
     claims: dict[str, object] = {}
     for profile, block in _mapping(yaml.safe_load(baseline)).items():
         for key in CLAIMED:
             claims |= _flat(f"{profile}.{key}", _mapping(block).get(key))
     full = _mapping(yaml.safe_load(parameters)).get("full")
-    return claims | dict(_flat("full, parameter", full))
+    claims |= _flat("full, parameter", full)
+    unset = {name: text for name, text in defaults(config).items() if name not in _mapping(full)}
+    return claims | {f"{DEFAULT}{name}": text for name, text in unset.items()}
+
+
+def defaults(config: str) -> dict[str, str]:
+    """Return the default of each field of the class ``Config`` in a module's text, as Python."""
+    return {
+        field.target.id: ast.unparse(field.value)
+        for node in ast.parse(config).body
+        if isinstance(node, ast.ClassDef) and node.name == "Config"
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value
+    }
 
 
 def changed_claims(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """Return the names of claims that differ, are gone, or are new."""
-    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    """Return the names of claims that differ, and, but for defaults, that are gone or new."""
+    return [
+        name
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+        and not (name.startswith(DEFAULT) and (name not in old or name not in new))
+    ]
 
 
 def newest_release(name: str) -> str | None:

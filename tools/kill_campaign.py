@@ -4,12 +4,13 @@
     uv run tools/kill_campaign.py mnist cifar10 --kills 20 --seed 7
 
 Works in a clone of the last commit with a cache of its own. The stage of the data, the training,
-the evaluation and verify are killed in turn with SIGKILL, each with all processes that it has
-started, at a random moment of the time that it took undisturbed; every second training only once
-it has kept something to go on with. Then the same command is given again, with DVC's run cache off,
-which would restore an old result. It must end well, without any cleaning up in between, with every
-out byte for byte as the committed dvc.lock says; a training with a resume point must go on from it;
-and no process may be left. Exit code: 0, or 1 where that was not so.
+the evaluation, verify and `verify --rerun` are killed in turn with SIGKILL, each with all processes
+that it has started, at a random moment of the time that it took undisturbed; every second training
+only once it has kept something to go on with. Then the same command is given again, with DVC's run
+cache off, which would restore an old result. It must end well, without any cleaning up in between,
+with every out byte for byte as the committed dvc.lock says, and with nothing left in .resume/; a
+training with a resume point must go on from it; and no process may be left. Exit code: 0, or 1
+where that was not so.
 
 One thing needs cleaning up, and is counted: DVC writes its locks in place, so that a kill within
 that write leaves one cut short. git has dvc.lock as it was; .dvc/tmp/rwlock is to be removed.
@@ -40,7 +41,8 @@ DATA = {
     "mnist": "tiny_mnist", "cifar10": "tiny_cifar10", "cyclegan": "tiny_horse2zebra",
     "voc_segmentation": "tiny_voc", "imagenet": "tiny_imagenet",
 }  # fmt: skip
-ORDER = ("train", "evaluate", "data", "train", "verify")
+ORDER = ("train", "evaluate", "rerun", "data", "train", "verify")
+TRIES = 5
 SECONDS = 900  # that a command may take
 GRACE = 5.0  # seconds that a killed process may take to be gone
 
@@ -83,11 +85,13 @@ class Cell:
             },
             "verify": {},
         }
+        self.outs["rerun"] = self.outs["train"] | self.outs["evaluate"]
 
     def command(self, stage: str) -> list[str]:
-        """Return the command of ``data``, ``train``, ``evaluate`` or ``verify``."""
-        if stage == "verify":
-            return [sys.executable, "-m", "recipes", "verify", self.name, "--profile", "tiny"]
+        """Return the command of ``data``, ``train``, ``evaluate``, ``verify`` or ``rerun``."""
+        if stage in ("verify", "rerun"):
+            verify = [sys.executable, "-m", "recipes", "verify", self.name, "--profile", "tiny"]
+            return [*verify, "--rerun"] if stage == "rerun" else verify
         place = f"recipes/{self.name}/dvc.yaml:{stage}@tiny"
         target = f"data/dvc.yaml:{DATA[self.name]}" if stage == "data" else place
         return ["dvc", "repro", "--single-item", "--force", "--no-run-cache", target]
@@ -204,7 +208,7 @@ def attack(cell: Cell, stage: str, seconds: float, chance: random.Random, count:
     log = cell.clone.parent / f"{cell.name}-{stage}.log"
     wants_state = stage == "train" and count.kills % 2 == 0
     share = chance.random()
-    while True:
+    for _ in range(TRIES):
         process, began = cell.start(stage, log), time.monotonic()
         while wants_state and process.poll() is None and not cell.kept():
             time.sleep(0.02)
@@ -214,10 +218,14 @@ def attack(cell: Cell, stage: str, seconds: float, chance: random.Random, count:
             break
         count.finished += 1
         share /= 2
+    else:
+        kept = "; none kept a resume point" if wants_state else ""
+        count.wrong.append(f"{cell.name} {stage}: ended {TRIES} times before it was killed{kept}")
+        return
     at = time.monotonic() - began
     left = kill(cell.clone, process)
     count.kills += 1
-    step, complete = cell.kept(), (cell.resume / "finished.json").exists()
+    step = cell.kept()
     where = f"{cell.name} {stage}, killed after {at:.1f} of {seconds:.1f} s"
     if left:
         count.wrong.append(f"{where}: processes {left} are left")
@@ -225,13 +233,14 @@ def attack(cell: Cell, stage: str, seconds: float, chance: random.Random, count:
     _, wrong = cell.run(stage, log)
     if wrong:
         count.wrong.append(f"{where}: {wrong}")
-    if stage == "train" and step and not wrong:
+    if stage in ("train", "rerun") and step and not wrong:
         said = re.search(r"resuming at iteration (\d+)|the training was complete", log.read_text())
         if said is None or (said[1] is not None and int(said[1]) < 1):
             count.wrong.append(f"{where}: step {step} was kept, but it began again")
         count.resumed += said is not None
-    if complete and stage != "train":
-        count.wrong.append(f"{where}: {cell.resume} is left")
+    if cell.resume.parent.exists() and not wrong:
+        names = sorted(path.name for path in cell.resume.parent.iterdir())
+        count.wrong.append(f"{where}: .resume/ is left, with {names}")
     if left := processes_in(cell.clone, process.pid):
         count.wrong.append(f"{where}: after the second run, processes {left} are left")
 
@@ -239,7 +248,7 @@ def attack(cell: Cell, stage: str, seconds: float, chance: random.Random, count:
 def campaign(clone: Path, name: str, kills: int, chance: random.Random) -> dict[str, Count]:
     """Attack one recipe's commands in turn."""
     cell, seconds = Cell(clone, name), {}
-    counts = {stage: Count() for stage in ("data", "train", "evaluate", "verify")}
+    counts = {stage: Count() for stage in ("data", "train", "evaluate", "verify", "rerun")}
     for stage in counts:
         seconds[stage], wrong = cell.run(stage, clone.parent / f"{name}-{stage}.log")
         if wrong:

@@ -4,14 +4,16 @@
     uv run tools/two_clones.py mnist
 
 The clones of the last commit lie at different paths, and each has its own environment of packages,
-home, user's name, time zone, language and hash seed. Every dvc.lock must have the same bytes in
-both. Exit code: 0, or 1 where that was not so.
+home, user's name ($USER: both run as who calls this), time zone, language and hash seed. One
+language is Turkish, with a decimal comma and letters of its own, where localedef can make it. Every
+dvc.lock must have the same bytes in both. Exit code: 0, or 1 where that was not so.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,11 +27,24 @@ PEOPLE: dict[str, dict[str, str]] = {
         "LC_ALL": "C", "PYTHONHASHSEED": "1",
     },
     "another place/with a much longer path": {
-        "USER": "bob", "LOGNAME": "bob", "TZ": "America/St_Johns", "LANG": "C.UTF-8",
-        "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "4294967295",
+        "USER": "bob", "LOGNAME": "bob", "TZ": "America/St_Johns",
+        "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "4294967295",
     },
 }  # fmt: skip
 INHERITED = ("VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "DVC_ROOT")
+
+
+def make_turkish(folder: Path) -> dict[str, str]:
+    """Return variables that choose Turkish, made in the folder; C.UTF-8, and say so, else."""
+    made = folder / "tr_TR.UTF-8"
+    folder.mkdir()
+    if shutil.which("localedef"):
+        command = ["localedef", "-i", "tr_TR", "-f", "UTF-8", str(made)]
+        subprocess.run(command, capture_output=True, check=False)
+    if made.is_dir():
+        return {"LANG": made.name, "LC_ALL": made.name, "LOCPATH": str(folder)}
+    print("no localedef here makes Turkish: C.UTF-8 in its place", flush=True)
+    return {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
 def run(clone: Path, commit: str, person: dict[str, str], recipes: list[str]) -> dict[str, bytes]:
@@ -41,6 +56,8 @@ def run(clone: Path, commit: str, person: dict[str, str], recipes: list[str]) ->
     cache = subprocess.run(["uv", "cache", "dir"], check=True, capture_output=True, text=True)
     environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
     environment |= person | {"HOME": str(home), "UV_CACHE_DIR": cache.stdout.strip(), "CI": "true"}
+    if person["LANG"].startswith("tr"):
+        environment |= make_turkish(home / "locale")
     for recipe in recipes:
         print(f"{person['USER']}: smoke/{recipe}", flush=True)
         command = ["uv", "run", "--quiet", "dvc", "repro", "--no-run-cache", f"smoke/{recipe}"]
