@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import random
 import traceback
@@ -15,9 +17,11 @@ import yaml
 from tests import fuzzing
 from tests.fuzzing import Subject
 
-CASES = {"params": 16, "baseline": 12, "data": 16, "weights": 8, "states": 8}
+CASES = {"params": 16, "baseline": 12, "records": 16, "data": 16, "weights": 8, "states": 8}
 INPUTS = ("params.yaml", "baseline.yaml", "data", "runs/tiny/model.pt")
-FEWEST = {"baseline": 3}
+READ = ("environment", "fingerprint", "outputs", "parameters", "versions")
+FEWEST = {"baseline": 3, "records": 3}
+MANIFEST = "logs/tiny/manifest.json"
 METRICS, WEIGHTS = "runs/tiny/metrics.json", "runs/tiny/model.pt"
 
 
@@ -49,6 +53,19 @@ def damage_baseline(chance: random.Random, subject: Subject) -> None:
     path.write_text(yaml.safe_dump(blocks))
 
 
+def damage_records(chance: random.Random, subject: Subject) -> None:
+    path = subject.folder / chance.choice([MANIFEST, MANIFEST, METRICS])
+    tree = json.loads(path.read_text())
+    if path.name == "manifest.json":  # without what depends on the call of pytest
+        tree = {entry: {key: notes[key] for key in READ} for entry, notes in tree.items()}
+        for notes in tree.values():
+            notes["fingerprint"] = {"data": notes["fingerprint"]["data"], "world size": "1"}
+    for _ in range(chance.choice([1, 1, 3])):
+        fuzzing.change(chance, tree)
+    with contextlib.suppress(ValueError):  # a number of thousands of digits
+        path.write_text(json.dumps(tree))
+
+
 def damage_data(chance: random.Random, subject: Subject) -> None:
     files = sorted(path for path in (subject.folder / "data").rglob("*") if path.is_file())
     for path in chance.sample(files, min(len(files), chance.choice([1, 1, 3]))):
@@ -73,6 +90,7 @@ def damage_states(chance: random.Random, subject: Subject) -> bool:
 WAYS = {
     "params": (damage_params, Subject.read_data),
     "baseline": (damage_baseline, Subject.verify),
+    "records": (damage_records, Subject.verify),
     "data": (damage_data, Subject.read_data),
     "weights": (damage_weights, Subject.evaluate),
     "states": (damage_states, Subject.go_on),
@@ -95,10 +113,17 @@ def verdict_on(subject: Subject, whole: Subject) -> tuple[str, ...]:
     return ("equal bits",) if same else ("differs", "within tolerance")
 
 
+def are_same_metrics(subject: Subject, whole: Subject) -> bool:
+    old, new = (json.loads(content(each, METRICS)) for each in (whole, subject))
+    return all(new.get(name) == value for name, value in old.items())
+
+
 def mistake(kind: str, said: str, subject: Subject, whole: Subject) -> str | None:
     """Say what is wrong with the result of a run that was not refused, None if nothing is."""
     if kind == "baseline" and not said.startswith(expected := verdict_on(subject, whole)):
         return f"said {said!r}, not {expected}"
+    if kind == "records" and said.startswith("equal") is not are_same_metrics(subject, whole):
+        return f"said {said!r} of {content(subject, METRICS)!r}"
     if kind == "weights" and content(subject, METRICS) != content(whole, METRICS):
         return "measured other weights"
     if kind == "states" and content(subject, "again/model.pt") != content(whole, WEIGHTS):

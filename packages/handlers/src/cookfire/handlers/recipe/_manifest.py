@@ -15,7 +15,7 @@ from cookfire.handlers.recipe._hardware import describe_hardware, versions_of
 from cookfire.handlers.recipe._records import read_record, write_record
 
 NAME = "manifest.json"
-KEYS = {"environment", "fingerprint", "outputs", "parameters"}
+KEYS = ("environment", "fingerprint", "outputs", "parameters")
 """Without which notes say nothing of a run."""
 
 
@@ -65,6 +65,14 @@ def record(
 def notes_on(logs: Path, entry: str, out: Path) -> dict[str, Any] | None:
     """Return the notes on the run of the entry point that wrote this very file; None if unknown."""
     notes = (read_record(logs / NAME) or {}).get(entry)
-    if not isinstance(notes, dict) or not notes.keys() >= KEYS or not out.exists():
+    if not isinstance(notes, dict) or not _is_whole(notes) or not out.exists():
         return None
     return notes if notes["outputs"].get(out.name) == hash_file(out) else None
+
+
+def _is_whole(notes: Mapping[str, Any]) -> bool:
+    """Tell whether it is what ``record`` wrote."""
+    parts = [notes.get(key) for key in KEYS] + [notes.get("versions", {})]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    return all(isinstance(value, str) for value in notes["fingerprint"].values())

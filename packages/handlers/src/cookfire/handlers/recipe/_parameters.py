@@ -20,6 +20,8 @@ T = TypeVar("T")
 MOST_PROCESSES = 1024
 """Of one machine; a mistyped number must not bring it down."""
 
+MOST_THREADS = 65_536
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -71,6 +73,9 @@ class Config:
         for name, value in self.environment.items():
             if not name or any(bad in name for bad in "=\0") or "\0" in str(value):
                 raise ValueError(f"environment: {name!r} can't be an environment variable")
+        threads = str(self.environment.get("OMP_NUM_THREADS", ""))
+        if threads.isdecimal() and int(threads) > MOST_THREADS:
+            raise ValueError(f"environment: OMP_NUM_THREADS: expected at most {MOST_THREADS}")
 
 
 def profiles(params_yaml: Path) -> list[str]:
