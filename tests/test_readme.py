@@ -66,6 +66,19 @@ def run_code(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_excerpts_are_what_the_files_say() -> None:
+    excerpts = [
+        (ROOT / file, text)
+        for page in PAGES
+        for file, text in re.findall(
+            r'^```py title="([^"]+)"\n(.*?)^```', page.read_text(), re.M | re.S
+        )
+    ]
+    assert excerpts
+    for file, text in excerpts:  # but for the indent, and where lines are broken
+        assert "".join(text.split()) in "".join(file.read_text().split()), (file, text)
+
+
 def test_the_readmes_example_keeps_one_best_model_however_often_it_is_run(tmp_path: Path) -> None:
     for _ in range(2):
         done = run_code(README, tmp_path)
