@@ -17,10 +17,10 @@ import yaml
 from tests import fuzzing
 from tests.fuzzing import Subject
 
-CASES = {"params": 16, "baseline": 12, "records": 16, "data": 16, "weights": 8, "states": 8}
+CASES = {"params": 12, "baseline": 12, "records": 8, "data": 12, "weights": 8, "states": 8}
 INPUTS = ("params.yaml", "baseline.yaml", "data", "runs/tiny/model.pt")
 READ = ("environment", "fingerprint", "outputs", "parameters", "versions")
-FEWEST = {"baseline": 3, "records": 3}
+FEWEST = {"baseline": 3, "records": 1}
 MANIFEST = "logs/tiny/manifest.json"
 METRICS, WEIGHTS = "runs/tiny/metrics.json", "runs/tiny/model.pt"
 
