@@ -8,7 +8,7 @@ import http.client
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,3 +89,18 @@ def make(
     parser(f"make_{name}", doc).parse_args(argv)
     with answering(HERE / name):
         replace_folder(HERE / name, write)
+
+
+def put(
+    module: str,
+    names: Iterable[str],
+    fetch: Callable[[str, Path | None, Path], None],
+    doc: str | None,
+    argv: Sequence[str] | None,
+) -> None:
+    """Be the command ``python -m data.<module> NAME``, which fetches one of several data sets."""
+    command = parser(module, doc)
+    command.add_argument("name", choices=sorted(names))
+    name = command.parse_args(argv).name
+    with answering(HERE / name):
+        fetch(name, mirror_folder(), HERE / name)

@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from ._command import REPLACE, answering, downloading, mirror_folder, parser
-from ._folder import DATASETS, HERE, check_md5, extract, reading, replace_folder
+from ._command import REPLACE, downloading, put
+from ._folder import DATASETS, check_md5, extract, reading, replace_folder
 
 # What needs no download, for those who can't have the dataset.
 INSTEAD = {
@@ -104,11 +104,7 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, and write the data set into this folder."""
-    command = parser("archive", __doc__)
-    command.add_argument("name", choices=sorted(INSTEAD))
-    name = command.parse_args(argv).name
-    with answering(HERE / name):
-        fetch(name, mirror_folder(), HERE / name)
+    put("archive", INSTEAD, fetch, __doc__, argv)
 
 
 if __name__ == "__main__":

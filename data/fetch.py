@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ._command import REPLACE, answering, downloading, mirror_folder, parser
-from ._folder import CHUNK, HERE, DataError, check, files_of, replace_folder
+from ._command import REPLACE, downloading, put
+from ._folder import CHUNK, DataError, check, files_of, replace_folder
 
 
 def copy(source: Path, files: Mapping[str, str], folder: Path) -> None:
@@ -83,11 +83,7 @@ def fetch(name: str, mirror: Path | None, destination: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, and write the data set into this folder."""
-    command = parser("fetch", __doc__)
-    command.add_argument("name", choices=sorted(DOWNLOADS))
-    name = command.parse_args(argv).name
-    with answering(HERE / name):
-        fetch(name, mirror_folder(), HERE / name)
+    put("fetch", DOWNLOADS, fetch, __doc__, argv)
 
 
 if __name__ == "__main__":

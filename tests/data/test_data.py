@@ -161,7 +161,7 @@ def test_the_stage_s_command_says_it_in_one_line_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COOKFIRE_MIRROR", str(tmp_path))
-    monkeypatch.setattr(fetch, "HERE", tmp_path)
+    monkeypatch.setattr(_command, "HERE", tmp_path)
     with pytest.raises(SystemExit, match="2"):
         fetch.main(["mnist"])
     assert socket.getdefaulttimeout() is None

@@ -101,7 +101,7 @@ def test_a_full_disk_is_told_of_in_one_line(
 
     # Of a download too, where another source would not help.
     monkeypatch.setattr("torchvision.datasets.utils.download_url", full)
-    monkeypatch.setattr(archive, "HERE", tmp_path)
+    monkeypatch.setattr(_command, "HERE", tmp_path)
     monkeypatch.delenv("COOKFIRE_MIRROR", raising=False)
     with pytest.raises(SystemExit, match="2"):
         archive.main(["imdb"])
@@ -121,7 +121,7 @@ def test_a_file_that_may_not_be_read_is_named(
 
     monkeypatch.setattr(fetch, "copy", refuse)
     monkeypatch.setattr(fetch, "files_of", lambda _: {"MNIST/raw/x": ""})
-    monkeypatch.setattr(fetch, "HERE", tmp_path)
+    monkeypatch.setattr(_command, "HERE", tmp_path)
     monkeypatch.setenv("COOKFIRE_MIRROR", str(tmp_path / "mirror"))
     with pytest.raises(SystemExit, match="2"):
         fetch.main(["mnist"])
