@@ -33,6 +33,7 @@ assert_type(engine.state.output, int)  # type: ignore[assert-type]
 # A step takes the engine and a batch; a run, data and counts.
 Engine(lambda batch: batch)  # type: ignore[arg-type, misc]
 Engine(3)  # type: ignore[arg-type]
+Engine(lambda engine, batch: engine.stat)  # type: ignore[attr-defined]
 engine.run([1], max_epochs="2")  # type: ignore[arg-type]
 engine.run(3)  # type: ignore[arg-type]
 engine.run([1], epochs=2)  # type: ignore[call-arg]
@@ -105,3 +106,13 @@ idist.get_rank() + "1"  # type: ignore[operator]
 idist.Parallel(nproc_per_node="2")  # type: ignore[arg-type]
 idist.auto_model(optimizer)  # type: ignore[arg-type]
 idist.auto_dataloader(3, batch_size=2)  # type: ignore[arg-type]
+
+
+def training(local_rank: int, epochs: int) -> None:
+    """Train."""
+
+
+with idist.Parallel() as parallel:
+    parallel.run(training)  # type: ignore[call-arg]
+    parallel.run(training, "2")  # type: ignore[arg-type]
+    parallel.run(training, epoch=2)  # type: ignore[call-arg]

@@ -27,6 +27,7 @@ from cookfire.engine import (
     create_supervised_trainer,
 )
 from cookfire.engine.deterministic import DeterministicEngine
+from cookfire.engine.utils import convert_tensor
 from cookfire.handlers import (
     Checkpoint,
     CosineAnnealingScheduler,
@@ -59,8 +60,9 @@ from cookfire.metrics import (
     RootMeanSquaredError,
     RunningAverage,
 )
+from cookfire.metrics.clustering import SilhouetteScore
 from cookfire.metrics.metric import reinit__is_reduced, sync_all_reduce
-from cookfire.metrics.regression import R2Score
+from cookfire.metrics.regression import R2Score, SpearmanRankCorrelation
 
 Pair = tuple[Tensor, Tensor]
 
@@ -116,6 +118,13 @@ def events(engine: Engine) -> None:
     assert_type(engine.fire_event(Backward.STARTED), None)
 
 
+def steps() -> None:
+    """Write steps: they know whose they are."""
+    Engine(lambda engine, batch: assert_type(engine, Engine).state.epoch + batch)
+    DeterministicEngine(lambda engine, batch: assert_type(engine, DeterministicEngine).state.epoch)
+    assert_type(convert_tensor((torch.ones(1), "name"), "cpu"), tuple[Tensor, str])
+
+
 def state(engine: Engine) -> None:
     """Read a run's state."""
     found = engine.run([torch.zeros(1)], max_epochs=2)
@@ -153,6 +162,11 @@ def metrics(model: nn.Module) -> dict[str, Metric]:
     for metric in (RootMeanSquaredError(), R2Score()):
         metric.update((torch.arange(3.0), torch.arange(3.0)))
         assert_type(metric.compute(), float | Tensor)
+    rank_correlation, silhouette = SpearmanRankCorrelation(), SilhouetteScore()
+    rank_correlation.update((torch.arange(3.0), torch.arange(3.0)))
+    assert_type(rank_correlation.compute(), float)
+    silhouette.update((torch.arange(4.0).reshape(4, 1), torch.arange(4) // 2))
+    assert_type(silhouette.compute(), float)
     assert_type(accuracy.reset(), None)
     assert_type(accuracy.state_dict(), dict[str, Any])
     assert_type(accuracy.attach(Engine(lambda engine, batch: batch), "accuracy"), None)
@@ -191,7 +205,8 @@ def handlers(
     assert_type(Timer().value(), float)
     schedule = PiecewiseLinear(optimizer, "lr", [(0, 0.1), (10, 0.0)])
     trainer.add_event_handler(Events.ITERATION_STARTED, schedule)
-    CosineAnnealingScheduler(optimizer, "lr", 0.1, 0.0, cycle_size=10)
+    cosine = CosineAnnealingScheduler(optimizer, "lr", 0.1, 0.0, cycle_size=10)
+    assert_type(cosine.get_param(), float)
     assert_type(FastaiLRFinder().get_results(), dict[str, list[Any]])
     progress = ProgressBar(disable=True)
     assert_type(progress.attach(trainer, ["loss"]), None)
@@ -259,6 +274,7 @@ def training(local_rank: int, folder: Path) -> float:
 def main(folder: Path) -> None:
     """Do all of it."""
     events(Engine(lambda engine, batch: None))
+    steps()
     state(DeterministicEngine(lambda engine, batch: None))
     processes()
     with idist.Parallel() as parallel:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import torch.distributed as dist
 
@@ -30,6 +30,7 @@ from ._together import end_with_launcher
 __all__ = ["Parallel"]
 
 _LOGGER = f"{__name__}.Parallel"
+Parameters = ParamSpec("Parameters")
 
 
 class Parallel:
@@ -115,7 +116,12 @@ class Parallel:
             if speaks:
                 _say(f"Finalized processing group with backend: {self.backend!r}")
 
-    def run(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+    def run(
+        self,
+        func: Callable[Concatenate[int, Parameters], object],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> None:
         """Run ``func(local_rank, *args, **kwargs)`` in every process.
 
         Args:
@@ -137,7 +143,7 @@ class Parallel:
             _say(f"- Run '{func}' in {get_world_size()} processes")
             try:
                 func(get_local_rank(), *args, **kwargs)
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit) as error:  # raised again, torchrun told
                 if not (isinstance(error, SystemExit) and error.code in (None, 0)):
                     _tell_launcher(error)
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 from cookfire.distributed import refuse_uneven
 from cookfire.engine import _loop
@@ -58,7 +58,7 @@ class Engine(Progress):
         4 8
     """
 
-    def __init__(self, process_function: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, process_function: Callable[[Self, Any], Any]) -> None:
         if not callable(process_function):
             raise TypeError(
                 "Engine expects a step, a function (engine, batch) -> output, "

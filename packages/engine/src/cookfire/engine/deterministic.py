@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -168,7 +168,7 @@ class DeterministicEngine(Engine):
         True
     """
 
-    def __init__(self, process_function: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, process_function: Callable[[Self, Any], Any]) -> None:
         super().__init__(process_function)
         self.state.seed = 0
         self.state_dict_user_keys.append("seed")

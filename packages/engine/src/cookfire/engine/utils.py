@@ -34,8 +34,8 @@ Result = TypeVar("Result")
 
 
 def convert_tensor(
-    x: Any, device: str | torch.device | None = None, non_blocking: bool = False
-) -> Any:
+    x: Result, device: str | torch.device | None = None, non_blocking: bool = False
+) -> Result:
     """Move every tensor of a nested container to ``device``.
 
     Args:
@@ -49,7 +49,10 @@ def convert_tensor(
     """
     if device is None:
         return x
-    return apply_to_tensor(x, lambda tensor: tensor.to(device=device, non_blocking=non_blocking))
+    moved: Result = apply_to_tensor(
+        x, lambda tensor: tensor.to(device=device, non_blocking=non_blocking)
+    )
+    return moved
 
 
 def apply_to_tensor(x: Any, func: Callable[[Tensor], Any]) -> Any:

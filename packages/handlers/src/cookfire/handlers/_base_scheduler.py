@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cookfire.engine import CallableEventWithFilter, Engine, EventEnum, Events, EventsList
 from cookfire.engine.base import Serializable
 
-__all__ = ["AnyEvent", "BaseParamScheduler"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["AnyEvent", "BaseParamScheduler", "Value"]
 
 AnyEvent = EventEnum | CallableEventWithFilter | EventsList
+# A number, or one a group; of a scheduler made of schedulers, what each of them has.
+Value = float | Sequence["Value"]
 
 
 class BaseParamScheduler(Serializable, ABC):
@@ -57,7 +62,7 @@ class BaseParamScheduler(Serializable, ABC):
             self._remember(engine, name)
 
     @abstractmethod
-    def get_param(self) -> Any:
+    def get_param(self) -> Value:
         """Return the value for ``event_index``: a number, or a list with one a group."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,7 +85,7 @@ class BaseParamScheduler(Serializable, ABC):
         """Return what the first ``num_events`` calls write: ``[index, value, ...]`` for each."""
 
     @classmethod
-    def plot_values(cls, num_events: int, **scheduler_kwargs: Any) -> Any:
+    def plot_values(cls, num_events: int, **scheduler_kwargs: Any) -> Axes:
         """Draw what :meth:`simulate_values` returns; return matplotlib's axes.
 
         Args:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchScheduler
 
 from cookfire.engine import Engine, Events
-from cookfire.handlers._base_scheduler import AnyEvent, BaseParamScheduler
+from cookfire.handlers._base_scheduler import AnyEvent, BaseParamScheduler, Value
 from cookfire.handlers._optimizer_schedulers import ParamScheduler, PiecewiseLinear
 from cookfire.handlers._torch_schedulers import (
     LRScheduler,
@@ -46,7 +46,7 @@ class ParamGroupScheduler(BaseParamScheduler):
 
     def __init__(
         self,
-        schedulers: list[ParamScheduler],
+        schedulers: Sequence[ParamScheduler],
         names: list[str] | None = None,
         save_history: bool = False,
     ) -> None:
@@ -79,7 +79,7 @@ class ParamGroupScheduler(BaseParamScheduler):
         """Set the next values at each ``event`` of ``engine``."""
         engine.add_event_handler(event, self)
 
-    def get_param(self) -> list[Any]:
+    def get_param(self) -> list[Value]:
         """Return each scheduler's value for ``event_index``."""
         return [one._moved_to(self.event_index).get_param() for one in self.schedulers]
 
@@ -99,7 +99,7 @@ class ParamGroupScheduler(BaseParamScheduler):
 
     @classmethod
     def simulate_values(  # type: ignore[override]  # it takes schedulers, not their arguments
-        cls, num_events: int, schedulers: list[ParamScheduler], **kwargs: Any
+        cls, num_events: int, schedulers: Sequence[ParamScheduler], **kwargs: Any
     ) -> list[list[Any]]:
         """Return what the first ``num_events`` calls write; nothing is changed by it.
 
@@ -147,6 +147,9 @@ class ParamGroupScheduler(BaseParamScheduler):
         return self
 
 
+AnyScheduler = ParamScheduler | ParamGroupScheduler
+
+
 class ConcatScheduler(ParamScheduler):
     """Schedulers one after the other, each from its own first value.
 
@@ -170,7 +173,7 @@ class ConcatScheduler(ParamScheduler):
 
     def __init__(
         self,
-        schedulers: list[ParamScheduler],
+        schedulers: Sequence[AnyScheduler],
         durations: list[int],
         save_history: bool = False,
     ) -> None:
@@ -183,7 +186,7 @@ class ConcatScheduler(ParamScheduler):
         self.durations = durations
         self._find = sections(len(schedulers), durations)
 
-    def get_param(self) -> Any:
+    def get_param(self) -> Value:
         """Return the value for ``event_index``."""
         return self._current().get_param()
 
@@ -205,7 +208,7 @@ class ConcatScheduler(ParamScheduler):
     def simulate_values(  # type: ignore[override]  # it takes schedulers, not their arguments
         cls,
         num_events: int,
-        schedulers: list[ParamScheduler],
+        schedulers: Sequence[AnyScheduler],
         durations: list[int],
         param_names: list[str] | tuple[str, ...] | None = None,
     ) -> list[list[Any]]:
@@ -230,7 +233,7 @@ class ConcatScheduler(ParamScheduler):
         scheduler = cls(copy_with_stand_ins(schedulers, _optimizers(schedulers)), durations)
         return _simulate(scheduler, num_events, param_names)
 
-    def _current(self) -> ParamScheduler:
+    def _current(self) -> AnyScheduler:
         number, own_index = self._find(self.event_index)
         return self.schedulers[number]._moved_to(own_index)
 
@@ -299,7 +302,7 @@ def create_lr_scheduler_with_warmup(
     # The scheduler takes over at once where the warm-up meets it.
     duration = warmup_duration - 1 if ends == firsts else warmup_duration
     index = lr_scheduler.param_group_index
-    warmups: list[ParamScheduler] = [
+    warmups = [
         PiecewiseLinear(
             lr_scheduler.optimizer,
             lr_scheduler.param_name,
@@ -308,7 +311,7 @@ def create_lr_scheduler_with_warmup(
         )
         for number, end in enumerate(ends)
     ]
-    warmup: Any = warmups[0] if len(warmups) == 1 else ParamGroupScheduler(warmups)
+    warmup = warmups[0] if len(warmups) == 1 else ParamGroupScheduler(warmups)
     scheduler = ConcatScheduler([warmup, lr_scheduler], [duration], save_history)
     if output_simulated_values is not None:
         copied = copy_with_stand_ins(scheduler, [scheduler.optimizer])
@@ -319,7 +322,7 @@ def create_lr_scheduler_with_warmup(
 def _first_values(scheduler: ParamScheduler) -> list[float]:
     if isinstance(scheduler, LRScheduler):
         return [float(value) for value in scheduler.lr_scheduler.get_last_lr()]
-    value = scheduler.get_param()
+    value: Any = scheduler.get_param()
     count = len(scheduler.optimizer_param_groups)
     return list(value) if isinstance(value, list) else [value] * count
 
@@ -368,7 +371,7 @@ def _optimizers(schedulers: Sequence[Any]) -> list[Optimizer]:
     return found
 
 
-def _load(schedulers: Sequence[ParamScheduler], states: Sequence[Mapping[str, Any]]) -> None:
+def _load(schedulers: Sequence[AnyScheduler], states: Sequence[Mapping[str, Any]]) -> None:
     if len(states) != len(schedulers):
         raise ValueError(
             f"the state is of {len(states)} schedulers, here are {len(schedulers)}; a run goes on "

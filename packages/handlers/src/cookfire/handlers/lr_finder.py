@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from cookfire.handlers._objects import check_objects
 from cookfire.handlers._optimizer_schedulers import LambdaScheduler
 from cookfire.handlers._run_state import RunState
 from cookfire.handlers.schedules import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["FastaiLRFinder"]
 
@@ -194,9 +197,9 @@ class FastaiLRFinder:
         skip_end: int = 5,
         log_lr: bool = True,
         display_suggestion: bool = True,
-        ax: Any | None = None,
+        ax: Axes | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Axes:
         """Draw the loss over the learning rate; return matplotlib's axes.
 
         Args:

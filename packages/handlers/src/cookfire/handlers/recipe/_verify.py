@@ -54,11 +54,11 @@ class Report:
 
     @property
     def headline(self) -> str | None:
-        """The baseline's first metric, like ``accuracy 0.98 ± 0.002``; None without a baseline."""
+        """The baseline's first metric, like ``accuracy 0.98``; None without a baseline."""
         if self.baseline is None or not self.baseline.metrics:
             return None
         name, metric = next(iter(self.baseline.metrics.items()))
-        return f"{name} {metric.value:.6g} ± {metric.tolerance:g}"
+        return f"{name} {metric.value:.6g}"
 
     @property
     def code(self) -> int:

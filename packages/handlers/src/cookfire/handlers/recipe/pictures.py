@@ -13,6 +13,8 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from torch import Tensor
 
+__all__ = ["confusion_table", "draw_confusion", "write_png"]
+
 
 def draw_confusion(counts: Tensor, names: Sequence[str] | None = None) -> Figure:
     """Draw how often each label (row) was taken for each class (column).

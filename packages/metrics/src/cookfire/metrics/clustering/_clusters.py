@@ -72,6 +72,15 @@ class ClusteringMetric(EpochMetric):
             )
         super().update((to_precise(owner, "features", features), labels))
 
+    def compute(self) -> float:
+        """Return the score; NaN where there are not at least two clusters, and one of two samples.
+
+        Raises:
+            NotComputableError: there was no sample.
+        """
+        score: float = super().compute()
+        return score
+
     def _compute(self, features: Tensor, labels: Tensor) -> Tensor:
         if features.ndim == 1:
             features = features.unsqueeze(1)

@@ -38,6 +38,15 @@ class RankCorrelation(EpochMetric):
             )
         super().update((to_precise(owner, "y_pred", y_pred), to_precise(owner, "y", y)))
 
+    def compute(self) -> float:
+        """Return the correlation.
+
+        Raises:
+            NotComputableError: there was no example.
+        """
+        correlation: float = super().compute()
+        return correlation
+
 
 class SpearmanRankCorrelation(RankCorrelation):
     """Spearman's rank correlation: Pearson's of the ranks, a float; ties share their mean rank.
