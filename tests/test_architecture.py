@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import import_module, metadata
@@ -99,3 +100,26 @@ def test_importing_the_engine_imports_no_tracker() -> None:
     ).stdout.split()
     for heavy in ("mlflow", "tensorboard", "matplotlib", "sklearn", "ignite"):
         assert heavy not in names
+
+
+def test_whatever_silences_a_check_says_why_on_its_line() -> None:
+    silenced = re.compile(r"# noqa(?::[A-Z0-9, ]+)?|# type: ignore(?:\[[\w, -]+\])?")
+    reason = re.compile(r"\s*(?:-|#)\s*\w+")
+    broad = re.compile(r"^\s*except(?: \(?(?:Base)?Exception\b[^:]*)?:(?P<rest>.*)$")
+    files = [
+        file
+        for folder in ("packages", "recipes", "data", "tools", "examples", "benchmarks", "tests")
+        for file in (ROOT / folder).rglob("*.py")
+        if file != ROOT / "tests/typing/misuse.py"  # its ignores are what it tests
+    ]
+    found = 0
+    for file in files:
+        for number, line in enumerate(file.read_text().splitlines(), start=1):
+            place = f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+            marks = list(silenced.finditer(line)) if "re.compile" not in line else []
+            if marks:
+                assert reason.match(line, marks[-1].end()), place
+            if caught := broad.match(line):
+                assert reason.match(caught["rest"]), place
+            found += bool(marks or caught)
+    assert found > 100
