@@ -57,7 +57,8 @@ def test_a_fork_does_not_speak_of_the_repository_it_is_from(recipe: str, forks: 
         if path.suffix == ".py":
             ast.parse(path.read_text())
         if path.suffix in (".py", ".yaml"):
-            found = re.findall(r"recipes[./]\w+|packages/\w+|\.\./\.\./data", path.read_text())
+            elsewhere = r"recipes[./]\w+|(?:packages|benchmarks)/\w+|\.\./\.\./data"
+            found = re.findall(elsewhere, path.read_text())
             assert not found, f"{path}: {found}"
     ruff = subprocess.run(["ruff", "check", "--no-cache"], cwd=folder, capture_output=True)
     assert ruff.returncode == 0, ruff.stdout.decode()
@@ -158,7 +159,7 @@ def test_a_fork_that_fails_half_made_leaves_nothing(
         _project._run([sys.executable, "-c", "raise SystemExit('no room')"], root)
 
     monkeypatch.setattr(_project, "build_wheels", fail)
-    assert shell.main(["fork", "mnist", str(tmp_path / "new")]) == 2
+    assert shell.main(["fork", "mnist", str(tmp_path / "a" / "b" / "new")]) == 2
     assert capsys.readouterr().err.endswith("failed: no room\n")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(_project, "build_wheels", lambda *_: _project._run(["no-such-tool"], ROOT))

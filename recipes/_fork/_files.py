@@ -56,6 +56,7 @@ def renamed(source: Source, text: str) -> str:
     text = text.replace(f'experiment="{source.name}"', f'experiment="{source.project}"')
     text = text.replace("../../data/", "../data/").replace("wdir: ../..", "wdir: ..")
     text = text.replace("core: packages", f"core: {core}")
+    text = re.sub(r" \(``benchmarks/\w+\.py``\)", "", text)
     # The packages' versions are those of the project's dependencies.
     first = PACKAGE_VERSIONS.search(text)
     if first is not None:
@@ -92,7 +93,7 @@ def _values(source: Source) -> dict[str, str]:
         "package": source.package,
         "recipe_version": source.version,
         "commit": f"{source.commit[:7]}{' with changes' if source.changed else ''}",
-        "description": source.metadata["description"].replace('"', '\\"'),
+        "description": f"Forked from Cookfire's recipe {source.name} {source.version}.",
         "dependencies": _lines(sorted(dependencies)),
         "tools": _lines(tools),
         "pins": _lines(pins),
@@ -147,6 +148,8 @@ def _stage(source: Source, kind: str) -> str:
     kept["params"] = [{"pyproject.toml": ["project.version"]}]
     kept["always_changed"] = True
     name = "smoke" if kind == "smoke" else "full"
+    if name == "full":  # there is no baseline yet
+        kept["desc"] = "Train and evaluate on the full data set; compare with the baseline, if any."
     text = yaml.safe_dump({name: kept}, sort_keys=False, width=100)
     return indent(renamed(source, text), "  ").rstrip()
 

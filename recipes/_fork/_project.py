@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cookfire.handlers import recipe
@@ -40,6 +41,7 @@ def fork(root: Path, name: str, destination: Path, project: str | None, git: str
     source = Source(root, name, project, package_name(project), git)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    missing = [folder for folder in destination.parents if not folder.exists()]
     try:
         partial.mkdir(parents=True)
         _files.write(source, partial)
@@ -53,6 +55,9 @@ def fork(root: Path, name: str, destination: Path, project: str | None, git: str
         raise recipe.RecipeError(f"{error.filename or destination}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for folder in missing:  # the innermost first; one with something in it stays
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def package_name(project: str) -> str:
