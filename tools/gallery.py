@@ -25,7 +25,8 @@ HEAD = """# Gallery
 
 The baselines that are locked, read from the repository when this site was built: each is a run
 that `dvc repro` repeats and verify compares. `tiny` profiles are of made-up data:
-they show that a run repeats bit for bit, not how good a net is.
+they show that a run repeats bit for bit, not how good a net is. A row is one run, of one seed:
+a recipe's page has the mean where it is trained with several. Other metrics: the next three.
 
 | recipe | profile | headline | other metrics | accepted | commit | where |
 | --- | --- | --- | --- | --- | --- | --- |
