@@ -1,6 +1,6 @@
 """Measure everything against its peers, and write the page: benchmarks/README.md.
 
-    uv run --group bench benchmarks/all.py                  # all, about an hour on one core
+    uv run --group bench benchmarks/all.py                  # all, ten minutes or so
     uv run --group bench benchmarks/all.py --only engine    # one section, or --only engine metrics
     uv run --group bench benchmarks/all.py --quick          # does all of it run? no figures kept
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pkgutil
 import re
@@ -14,13 +13,14 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.public import public_modules
 from tools import gallery
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,15 +101,6 @@ def test_the_reference_has_every_public_class_and_function(site: Path) -> None:
         and not any(thing is one for one in shown)
     ]
     assert missing == []
-
-
-def public_modules() -> Iterator[ModuleType]:
-    for package in ("distributed", "engine", "metrics", "handlers"):
-        top = importlib.import_module(f"cookfire.{package}")
-        yield top
-        for found in pkgutil.walk_packages(top.__path__, f"{top.__name__}."):
-            if "._" not in found.name:
-                yield importlib.import_module(found.name)
 
 
 def resolve(name: str) -> object:

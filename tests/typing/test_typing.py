@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cookfire
+from tests.public import public_modules
 from tests.typing import user_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,11 +66,9 @@ def functions_of(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def test_no_public_function_returns_anything_but_those_that_do_on_purpose() -> None:
-    names = [info.name for info in pkgutil.walk_packages(cookfire.__path__, "cookfire.")]
-    modules = [importlib.import_module(name) for name in names if "._" not in name]
     functions = {
         name: function
-        for module in modules
+        for module in public_modules()
         for name, function in functions_of(module)
         if function.__module__.startswith("cookfire.")
     }

@@ -124,20 +124,15 @@ class AttachedMetrics:
     def iteration_completed(self, engine: Engine) -> None:
         """Update."""
         try:
-            if torch.is_grad_enabled():
+            if self._updates:  # no_grad costs as much as a running average, which needs none
                 with torch.no_grad():
-                    self._update(engine.state.output)
-            else:
-                self._update(engine.state.output)
+                    for update in self._updates:
+                        update(engine.state.output)
             for handler in self._handlers:
                 handler(engine)
             self._updated_at = engine.state.iteration
         finally:
             self._scratch.clear()
-
-    def _update(self, output: Any) -> None:
-        for update in self._updates:
-            update(output)
 
     def completed(self, engine: Engine) -> None:
         """Compute; lazy ones show what this rank has."""
