@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import statistics
 import warnings
 from collections.abc import Callable, Iterator
 from time import perf_counter
@@ -18,6 +17,7 @@ import torcheval.metrics
 import torcheval.metrics.toolkit
 import torchmetrics
 import torchmetrics.classification
+from _table import typical
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -178,8 +178,8 @@ def on_a_rank(rank: int, repeats: int, results: dict[str, Any]) -> None:
                 run()
                 seconds[name].append(perf_counter() - begin)
     if rank == 0:
-        medians = {name: statistics.median(values) * 1e3 for name, values in seconds.items()}
-        results.update(milliseconds=medians, collectives=collectives)
+        milliseconds = {name: 1e3 * value for name, value in typical(seconds).items()}
+        results.update(milliseconds=milliseconds, collectives=collectives)
 
 
 def two_processes(repeats: int) -> list[list[str]]:

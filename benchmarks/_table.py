@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from operator import truediv
 from pathlib import Path
 from time import perf_counter
 
@@ -21,7 +22,7 @@ def interleaved(
     repeats: int,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, float]:
-    """Return each case's median seconds; the cases take turns, so drift hits them alike."""
+    """Return each case's :func:`typical` seconds; the cases take turns."""
     for case in cases.values():
         case()
     seconds: dict[str, list[float]] = {name: [] for name in cases}
@@ -30,7 +31,20 @@ def interleaved(
             begin = clock()
             case()
             seconds[name].append(clock() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return typical(seconds)
+
+
+def typical(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the median of the first case; of the others, by the median of their ratios to it.
+
+    The ratios are those within a turn: what slows the whole machine for a while, slows both.
+    """
+    first = next(iter(seconds.values()))
+    limit = statistics.median(first)
+    return {
+        name: limit * statistics.median(map(truediv, values, first))
+        for name, values in seconds.items()
+    }
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

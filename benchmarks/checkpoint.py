@@ -15,7 +15,6 @@ import contextlib
 import io
 import logging
 import shutil
-import statistics
 import sys
 import tempfile
 import warnings
@@ -30,7 +29,7 @@ import torch
 from torchvision.models import resnet50
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _table import environment, table, write
+from _table import environment, table, typical, write
 
 from cookfire.engine import Engine
 from cookfire.handlers import Checkpoint
@@ -135,7 +134,7 @@ def by_lightning(objects: dict[str, Any], folder: Path) -> Case:
 
 
 def blocked(cases: dict[str, Case], repeats: int) -> dict[str, float]:
-    """Return each case's median seconds; the cases take turns, and nothing runs beside them."""
+    """Return each case's typical seconds; the cases take turns, and nothing runs beside them."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for repeat in range(repeats + 1):
         for name, case in cases.items():
@@ -145,7 +144,7 @@ def blocked(cases: dict[str, Case], repeats: int) -> dict[str, float]:
             case.settle()
             if repeat:
                 seconds[name].append(took)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return typical(seconds)
 
 
 def rows(folder: Path, repeats: int) -> list[list[str]]:

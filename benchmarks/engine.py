@@ -14,7 +14,6 @@ import contextlib
 import io
 import itertools
 import logging
-import statistics
 import subprocess
 import sys
 import warnings
@@ -32,7 +31,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _table import environment, interleaved, table, write
+from _table import environment, interleaved, table, typical, write
 
 import cookfire.engine
 import cookfire.handlers
@@ -324,10 +323,10 @@ def import_time(repeats: int) -> list[list[str]]:
         begin = perf_counter()
         subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
         seconds[name].append(perf_counter() - begin)
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    found = typical({name: values[1:] for name, values in seconds.items()})
     return [
-        [f"`import {name}`", f"{value:.2f}", f"{value / medians['torch']:.3f}x"]
-        for name, value in medians.items()
+        [f"`import {name}`", f"{value:.2f}", f"{value / found['torch']:.3f}x"]
+        for name, value in found.items()
     ]
 
 

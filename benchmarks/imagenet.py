@@ -195,7 +195,7 @@ def main() -> None:
         text = "\n\n".join(
             [
                 table(data, data_paths(folder, arguments.repeats)),
-                table(loop, loops(folder, 2 * arguments.repeats)),
+                table(loop, loops(folder, 6 * arguments.repeats)),
                 environment("torchvision", "timm", "pillow"),
             ]
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _contenders import Contender, Contenders
 from _evaluation import quiet, two_processes
 from _metric_cases import CASES
-from _table import environment, table, write
+from _table import environment, table, typical, write
 
 PEERS = ("ignite", "torchmetrics", "torcheval")
 
@@ -48,7 +47,7 @@ def microseconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
             for _ in rounds:
                 call()
             seconds[name].append((perf_counter() - begin) / loops[name])
-    return {name: statistics.median(values) * 1e6 for name, values in seconds.items()}
+    return {name: value * 1e6 for name, value in typical(seconds).items()}
 
 
 def check(case: str, contenders: Contenders) -> None:

@@ -158,7 +158,7 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--write", action="store_true", help="update benchmarks/README.md")
-    parser.add_argument("--repeats", type=int, default=7, help="of each case (7)")
+    parser.add_argument("--repeats", type=int, default=31, help="of each case (31)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     measured = [f"an image of {HEIGHT}x{WIDTH}, 21 classes, measured", "CPU ms", "x limit"]
