@@ -41,10 +41,9 @@ trouble = os.environ.get("TROUBLE", "")
 (runs / "curves.tsv").write_text("epoch\\n")
 if trouble == "wait":
     pathlib.Path("waiting").write_text(str(os.getpid()))
-    parent = os.getppid()
     for _ in range(600):
         time.sleep(0.1)
-        if os.getppid() != parent: raise SystemExit(1)
+        os.kill(os.getsid(0), 0)  # an error, and the end, once who began it all is gone
 (runs / "model.pt").write_text(pathlib.Path("data/numbers").read_text())
 if trouble == "other curves":
     (runs / "curves.tsv").write_text("step\\n")

@@ -170,8 +170,9 @@ def test_after_a_kill_nothing_runs_on_and_the_same_command_goes_on(project: DvcP
     before = project.files()
     process = start(project)
     process.kill()
-    process.communicate(timeout=SECONDS)
+    process.wait()  # until then it is there for what it started
     wait_until_gone(process.pid)
+    process.communicate()
     # A rerun that fails now still knows what was there before the first.
     (project.folder / "evaluate.py").write_text("raise SystemExit(1)")
     with pytest.raises(recipe.RecipeError, match="the outs of before are back"):
