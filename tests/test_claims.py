@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import claims
+
 TOOL = Path(__file__).parents[1] / "tools" / "claims.py"
 
 FILES = {
@@ -25,6 +27,7 @@ FILES = {
     ),
     "train.py": "x = 1\n",
 }
+SHARED = "packages/handlers/src/cookfire/handlers/recipe/_parameters.py"
 
 
 class Repository:
@@ -35,6 +38,8 @@ class Repository:
         self.folder.mkdir(parents=True)
         for name, text in FILES.items():
             (self.folder / name).write_text(text)
+        (root / SHARED).parent.mkdir(parents=True)
+        (root / SHARED).write_text("class Config:\n    seed: int = 0\n    ema: float = 9\n")
         self.git("init", "-q")
         self.git("config", "user.email", "a@example.org")
         self.git("config", "user.name", "A")
@@ -50,7 +55,7 @@ class Repository:
             self.git("tag", tag)
 
     def edit(self, name: str, old: str, new: str) -> None:
-        path = self.folder / name
+        path = self.root / name if name == SHARED else self.folder / name
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
 
@@ -90,6 +95,7 @@ CLAIMS: dict[str, tuple[str, str, str]] = {
     "full, parameter.deep.a": ("params.yaml", "a: 1", "a: 2"),
     "full, parameter.momentum": ("params.yaml", "lr: 1", "lr: 1, momentum: 0.9"),
     "full, default.ema": ("config.py", "ema: float = 0.5", "ema: float = 0.25"),
+    "full, default.seed": (SHARED, "seed: int = 0", "seed: int = 1"),
 }
 
 
@@ -122,6 +128,8 @@ def test_a_changed_claim_needs_a_higher_version_and_an_entry(
         lambda repository: repository.edit("config.py", "lr: float = 5", "lr: float = 6"),
         lambda repository: repository.edit("config.py", "= 0.5", "=  5e-1  # half"),
         lambda repository: repository.edit("config.py", "    deep", "    flip: bool = 0\n    deep"),
+        # The recipe has a default of its own.
+        lambda repository: repository.edit(SHARED, "ema: float = 9", "ema: float = 8"),
         lambda repository: repository.edit("baseline.yaml", "c1", "c2"),
         lambda repository: repository.edit("baseline.yaml", "e1", "e2"),
         lambda repository: repository.release("1.0.1"),
@@ -183,3 +191,11 @@ def test_a_clone_that_may_lack_releases_says_so(repository: Repository) -> None:
     assert (done.returncode, "no release" in done.stdout) == (0, True)
     assert done.stderr.startswith("claims.py: a shallow clone may lack releases; ")
     assert "shallow" not in repository.check()[1]
+
+
+def test_what_every_recipe_has_is_where_the_tool_looks_for_it() -> None:
+    defaults = claims.defaults((TOOL.parents[1] / SHARED).read_text())
+    assert {name: defaults[name] for name in ("seed", "processes")} == {
+        "seed": "0", "processes": "1",
+    }  # fmt: skip
+    assert claims.SHARED == SHARED

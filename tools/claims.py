@@ -4,12 +4,13 @@
     uv run tools/claims.py main     # since any commit
 
 A recipe claims the metrics and the weights' sha256 in its baseline.yaml, and what `full` is: its
-parameters, and the defaults in the recipe's own config.py of those that it does not set. Whoever
-changes one of these gives ``[project] version`` in the recipe's pyproject.toml a higher number, and
-says under a heading with that number in its CHANGELOG.md what is new. Code that changes no recorded
-bits is free, and so is a new parameter with a default. A release is a tag like
-``recipes/mnist=baseline@v1.2.0``; a recipe without one has promised nothing yet. A clone without
-the tags (a shallow one, or one of --no-tags) knows of no release and passes: fetch them first.
+parameters, and the defaults of those that it does not set, be they in the recipe's own config.py or
+in what every recipe has. Whoever changes one of these gives ``[project] version`` in the recipe's
+pyproject.toml a higher number, and says under a heading with that number in its CHANGELOG.md what
+is new. Code that changes no recorded bits is free, and so is a new parameter with a default. A
+release is a tag like ``recipes/mnist=baseline@v1.2.0``; a recipe without one has promised nothing
+yet. A clone without the tags (a shallow one, or one of --no-tags) knows of no release and passes:
+fetch them first.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import yaml
 
 CLAIMED = ("metrics", "sha256")
 CLAIMING = ("baseline.yaml", "params.yaml", "config.py")
+SHARED = "packages/handlers/src/cookfire/handlers/recipe/_parameters.py"  # every recipe's Config
 DEFAULT = "full, default."
 SHOWN = 4
 
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: no release (a tag {name}=baseline@v...), so nothing to compare")
             continue
         try:
-            problem = check(folder, name, base)
+            problem = check(root, name, base)
         except (yaml.YAMLError, tomllib.TOMLDecodeError, KeyError, SyntaxError) as error:
             print(f"{name}: a file can't be read: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
@@ -64,18 +66,16 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def check(folder: Path, name: str, base: str) -> str | None:
-    """Return what is wrong in a recipe's folder, measured by the commit ``base``."""
-
-    def before(file: str) -> str | None:
-        return _git("show", f"{base}:{name}/{file}")
-
-    released = before("pyproject.toml")
+def check(root: Path, name: str, base: str) -> str | None:
+    """Return what is wrong with the recipe in ``root / name``, measured by the commit ``base``."""
+    folder = root / name
+    released = _git("show", f"{base}:{name}/pyproject.toml")
     if released is None:
         return None  # a recipe that was not there
+    files = (*(f"{name}/{file}" for file in CLAIMING), SHARED)
     changes = changed_claims(
-        claims_of(*(before(file) or "" for file in CLAIMING)),
-        claims_of(*(_read(folder / file) for file in CLAIMING)),
+        claims_of(*(_git("show", f"{base}:{file}") or "" for file in files)),
+        claims_of(*(_read(root / file) for file in files)),
     )
     if not changes:
         return None
@@ -89,15 +89,16 @@ def check(folder: Path, name: str, base: str) -> str | None:
     return None
 
 
-def claims_of(baseline: str, parameters: str, config: str) -> dict[str, object]:
-    """Return each single claim by its name, of the texts of the files in ``CLAIMING``."""
+def claims_of(baseline: str, parameters: str, config: str, shared: str) -> dict[str, object]:
+    """Return each single claim by its name, of the texts of ``CLAIMING`` and of ``SHARED``."""
     claims: dict[str, object] = {}
     for profile, block in _mapping(yaml.safe_load(baseline)).items():
         for key in CLAIMED:
             claims |= _flat(f"{profile}.{key}", _mapping(block).get(key))
     full = _mapping(yaml.safe_load(parameters)).get("full")
     claims |= _flat("full, parameter", full)
-    unset = {name: text for name, text in defaults(config).items() if name not in _mapping(full)}
+    given = defaults(shared) | defaults(config)
+    unset = {name: text for name, text in given.items() if name not in _mapping(full)}
     return claims | {f"{DEFAULT}{name}": text for name, text in unset.items()}
 
 
