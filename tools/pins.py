@@ -29,8 +29,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
 BEGIN, END = "# pins: kept by tools/pins.py\n", "# end of pins\n"
-# These follow from the group's own pin, and differ between environments.
-BY_GROUP = re.compile(r"(torch|torchvision|torch-xla|triton|nvidia-.*|cuda-.*)==")
+# These follow from the group's own pin, and differ between environments. What they bring with them
+# has other names in each, and is pinned like all else: torch leaves some of CUDA's versions open.
+BY_GROUP = re.compile(r"(torch|torchvision|torch-xla|triton)==")
 LOCKS = {
     ROOT / "requirements.lock": ("dev", "examples", "recent", "trackers", "bench", "docs"),
     ROOT / "requirements-xla.lock": ("dev", "xla"),
