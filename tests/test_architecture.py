@@ -102,18 +102,19 @@ def test_importing_the_engine_imports_no_tracker() -> None:
         assert heavy not in names
 
 
+def sources() -> list[Path]:
+    folders = ("packages", "recipes", "data", "tools", "examples", "benchmarks", "tests")
+    return [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+
+
 def test_whatever_silences_a_check_says_why_on_its_line() -> None:
     silenced = re.compile(r"# noqa(?::[A-Z0-9, ]+)?|# type: ignore(?:\[[\w, -]+\])?")
     reason = re.compile(r"\s*(?:-|#)\s*\w+")
     broad = re.compile(r"^\s*except(?: \(?(?:Base)?Exception\b[^:]*)?:(?P<rest>.*)$")
-    files = [
-        file
-        for folder in ("packages", "recipes", "data", "tools", "examples", "benchmarks", "tests")
-        for file in (ROOT / folder).rglob("*.py")
-        if file != ROOT / "tests/typing/misuse.py"  # its ignores are what it tests
-    ]
     found = 0
-    for file in files:
+    for file in sources():
+        if file == ROOT / "tests/typing/misuse.py":  # its ignores are what it tests
+            continue
         for number, line in enumerate(file.read_text().splitlines(), start=1):
             place = f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
             marks = list(silenced.finditer(line)) if "re.compile" not in line else []
@@ -123,3 +124,22 @@ def test_whatever_silences_a_check_says_why_on_its_line() -> None:
                 assert reason.match(caught["rest"]), place
             found += bool(marks or caught)
     assert found > 100
+
+
+def test_whatever_skips_a_test_says_why() -> None:
+    skips = re.compile(r"pytest\.(mark\.)?(skip|skipif|xfail|importorskip)")
+    found = 0
+    for file in sources():
+        tree = ast.parse(file.read_text())
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        skipping = [call for call in calls if skips.fullmatch(ast.unparse(call.func))]
+        for call in skipping:
+            place = f"{file.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}"
+            said = "reason" in {keyword.arg for keyword in call.keywords}
+            assert said or (call.args and ast.unparse(call.func) == "pytest.skip"), place
+        # One that is not called, as a bare decorator, says nothing.
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        bare = [name for name in names if skips.fullmatch(ast.unparse(name))]
+        assert len(bare) == len(skipping), file
+        found += len(skipping)
+    assert found > 10
