@@ -182,3 +182,30 @@ def test_a_script_with_a_failing_rank_shows_that_ranks_traceback_once_and_fails(
     assert "End of run" not in done.stderr
     assert done.stderr.count("raise KeyError") == 1
     assert "barrier" not in done.stderr, "the others' complaints are consequences"
+
+
+HELD = """
+import psutil, torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+import cookfire.distributed as idist
+
+def threads():
+    return psutil.Process().num_threads()
+
+def training(local_rank):
+    model = DistributedDataParallel(nn.Linear(2, 1))
+    model.known_to = [model]  # as by the handlers of its trainer
+
+if __name__ == '__main__':
+    before = threads()
+    with idist.Parallel(backend='gloo') as parallel:
+        parallel.run(training)
+        assert threads() > before
+    assert threads() == before, f'{threads()} threads are left of {before}'
+"""
+
+
+def test_a_group_that_garbage_holds_leaves_no_thread_behind(script):
+    done = _run(script(HELD), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ asked, so that a group which somebody else initialized or destroyed is seen at o
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib.util
 import socket
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
+
+# Its functions' defaults hold the group that is up when it is imported, which DDP does on first
+# use, beyond finalize(); imported here they hold none.
+import torch.distributed.nn
 from torch.distributed import HashStore, ProcessGroup  # type: ignore[attr-defined]  # exported, unlisted
 
 from . import _backends
@@ -138,6 +143,10 @@ def finalize() -> None:
     if is_active():
         _groups_of_lists.clear()
         plugged = plugged_backend()
+        # Garbage may hold the group (a DDP model that its trainer's handlers know, and it them),
+        # and with it gloo's threads. Python aborts if one of them still lets go of a tensor when
+        # Python ends.
+        gc.collect()
         dist.destroy_process_group()
         if plugged is not None:
             plugged.finalize()
