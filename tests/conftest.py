@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import importlib.util
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from cookfire.distributed._together import run_together
+from tests import warm
 
 torch.set_num_threads(1)
 # An example takes as long as a busy machine lets it.
@@ -65,12 +65,7 @@ def processes() -> Callable[..., list[Any]]:
     Returns what each rank returned. The function must be at the top level of a module; if a rank
     raises, its exception and traceback come back as ``ProcessRaisedException``.
     """
-    context = multiprocessing.get_context("forkserver")
-    # The fork server imports once what takes seconds (any optimizer imports torch._dynamo), so that
-    # a process starts in a fraction of a second.
-    context.set_forkserver_preload(
-        ["torch", "torch._dynamo", "torch.distributed.fsdp", "cookfire.distributed"]
-    )
+    warm.forkserver()
 
     def run(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         with TemporaryDirectory() as name:

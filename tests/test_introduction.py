@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.warm import run_script
 
 TEXT = os.environ.get("COOKFIRE_INTRODUCTION", "")
 pytestmark = pytest.mark.skipif(
@@ -79,17 +80,7 @@ class Snippet:
             code = code.replace(old, new)
         script = folder / "main.py"
         script.write_text(code)
-        environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
-        # Unbuffered, the lines of two ranks mix.
-        environment.pop("PYTHONUNBUFFERED", None)
-        done = subprocess.run(
-            [sys.executable, script.name],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = run_script(script, {"MPLBACKEND": "agg"})
         assert done.returncode == 0, done.stderr
         return done
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cookfire import handlers
+from tests.warm import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -50,16 +49,9 @@ def test_a_pages_code_runs(page: Path, tmp_path: Path) -> None:
 
 
 def run_code(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "example.py").write_text(given(page) + code_of(page))
-    return subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "example.py"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    script = folder / "example.py"
+    script.write_text(given(page) + code_of(page))
+    return run_script(script, strict=True)
 
 
 def test_each_tracker_takes_what_its_line_gives_it() -> None:
