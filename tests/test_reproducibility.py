@@ -51,21 +51,25 @@ class Checkout:
 
         Args:
             profile: a new name.
-            variables: the user's environment variables, beside this process's.
+            variables: the user's environment variables, beside this process's; None: what the
+                profile pins, so that the command need not start itself once more.
             cpus: processors that it may use; None: those of this process.
             environment: what the profile pins, if not what `tiny` does.
             parameters: others than those of `tiny`.
         """
-        block = {**TINY, "mlflow": False, "environment": environment or PINNED, **parameters}
+        pinned = environment or PINNED
+        block = {**TINY, "mlflow": False, "environment": pinned, **parameters}
         self.profiles[profile] = block
         (self.folder / "params.yaml").write_text(json.dumps(self.profiles))
         inherited = {name: value for name, value in os.environ.items() if name not in PINNED}
+        if variables is None:
+            variables = {name: str(value) for name, value in pinned.items()}
         command = [sys.executable, "-m", "recipes.mnist.train", "--profile", profile]
         if cpus is not None:
             some = sorted(os.sched_getaffinity(0))[:cpus]
             command = ["taskset", "-c", ",".join(map(str, some)), *command]
         done = subprocess.run(
-            command, cwd=self.root, env={**inherited, **(variables or {})}, text=True,
+            command, cwd=self.root, env={**inherited, **variables}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
