@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("distributed", "engine", "metrics", "handlers")
 # The runner, and the oracles of the tests that are run.
 TESTERS = ("pytest", "pytest-xdist", "hypothesis", "pytorch-ignite")
-TESTS = ("tests/conftest.py", "tests/engine")
+TESTS = "tests/engine"
+NEEDED = ("tests/conftest.py", "tests/warm.py", TESTS)
 
 TRAINING = """
 import sys
@@ -95,10 +96,10 @@ def main() -> int:
         for script, code in (("readme.py", example), ("training.py", TRAINING)):
             (work / script).write_text(code)
             run([str(python), script], work)
-        for test in TESTS:
-            copy(ROOT / test, work / test)
+        for part in NEEDED:
+            copy(ROOT / part, work / part)
         copy(ROOT / "pyproject.toml", work / "pyproject.toml")  # pytest's settings
-        run([str(python), "-m", "pytest", "-q", *TESTS[1:]], work)
+        run([str(python), "-m", "pytest", "-q", TESTS], work)
     return 0
 
 

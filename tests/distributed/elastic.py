@@ -78,6 +78,11 @@ def training(_: int, folder: Path, noise: float = 0.0, pause: float = 0.0) -> No
         save_file(net.state_dict(), folder / "model.pt")
 
 
-if __name__ == "__main__":
+def main(folder: Path, noise: float, pause: float) -> None:
+    """Train as one of the processes that torchrun's agent started."""
     with idist.Parallel(backend="gloo") as parallel:
-        parallel.run(training, Path(sys.argv[1]), *map(float, sys.argv[2:]))
+        parallel.run(training, folder, noise, pause)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))

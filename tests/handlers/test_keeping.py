@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from cookfire.handlers import (
     TimeLimit,
 )
 from cookfire.metrics import Average
+from tests import warm
 from tests.handlers.helpers import model
 from tests.handlers.preempted import train, train_until
 from tests.handlers.ranks import keep_together
@@ -83,9 +83,7 @@ def kept(folder: Path, stop_at: int | None = None) -> Script:
 def test_killed_three_times_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     for iteration in (3, 8, 17):
         # The fork server has imported torch already.
-        process = multiprocessing.get_context("forkserver").Process(
-            target=train_until, args=(tmp_path, iteration)
-        )
+        process = warm.forkserver().Process(target=train_until, args=(tmp_path, iteration))
         process.start()
         process.join(100)
         assert process.exitcode == -signal.SIGKILL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import random
 import shutil
@@ -20,14 +19,12 @@ import torch
 from cookfire.handlers import recipe
 from cookfire.handlers.recipe import _lock
 from cookfire.handlers.recipe._worker import Task, work
+from tests import warm
 
 TOY = Path(__file__).parent / "toy_recipe"
 SECONDS = 60
 
-# The server imports once what its processes need (an optimizer's first step imports the compiler),
-# so that each starts in a fraction of a second.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch", "torch._dynamo", "cookfire.handlers.recipe"])
+FORKS = warm.forkserver()
 
 
 def make_toy(root: Path) -> Path:

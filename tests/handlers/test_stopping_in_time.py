@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,15 +15,14 @@ import torch
 
 from cookfire.engine import Engine, Events
 from cookfire.handlers import EpochOutputStore, Preemption, TimeLimit
+from tests import warm
 from tests.handlers.preempted import train, train_slowly
 from tests.handlers.ranks import stop_together
 
 
 def test_a_killed_process_saves_ends_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     # The fork server has imported torch already.
-    process = multiprocessing.get_context("forkserver").Process(
-        target=train_slowly, args=(tmp_path,)
-    )
+    process = warm.forkserver().Process(target=train_slowly, args=(tmp_path,))
     process.start()
     while not (tmp_path / "begun").exists():
         assert process.exitcode is None
