@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    WeightedRandomSampler,
+)
 
 from cookfire.engine import DeterministicEngine, Events
 from cookfire.engine.deterministic import (
@@ -139,3 +145,70 @@ def test_keep_random_state_keeps_all_three_generators() -> None:
     first = draw()
     assert draw() == first
     assert (random.random(), float(np.random.rand()), float(torch.rand(()))) == first
+
+
+class Drawing(Dataset[Any]):
+    """A data set that draws, as an augmentation does."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        return int(torch.randint(1_000_000, ()))
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_workers_draw_is_a_function_of_seed_and_pass(persistent: bool) -> None:
+    def drawn(seed: int, resume_at: int | None = None) -> list[list[int]]:
+        loader = DataLoader(Drawing(), batch_size=4, num_workers=1, persistent_workers=persistent)
+        batches: list[list[int]] = []
+        engine = DeterministicEngine(lambda _, batch: batches.append(batch.tolist()))
+        engine.state.seed = seed
+        if resume_at is not None:
+            engine.load_state_dict({"iteration": resume_at, "epoch_length": 2, "max_epochs": 2,
+                                    "seed": seed})  # fmt: skip
+        engine.run(loader, max_epochs=2)
+        return batches
+
+    first = drawn(1)
+    assert len({tuple(batch) for batch in first}) == 4
+    assert drawn(1) == first
+    assert drawn(1, resume_at=2) == first[2:]
+    assert not {tuple(batch) for batch in drawn(2)} & {tuple(batch) for batch in first}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"batch_size": None, "shuffle": True},
+        {"batch_size": 2, "shuffle": True, "generator": torch.Generator()},
+    ],
+)
+def test_a_loader_without_batches_or_with_a_generator_goes_on_where_it_was(arguments: Any) -> None:
+    batches: list[Any] = []
+
+    def engine() -> DeterministicEngine:
+        return DeterministicEngine(lambda _, batch: batches.append(str(batch)))
+
+    engine().run(DataLoader(DATA, **arguments), max_epochs=2)
+    whole, length = list(batches), len(batches) // 2
+    assert whole[:length] != whole[length:]
+    batches.clear()
+    stopped = engine()
+    stopped.add_event_handler(Events.ITERATION_COMPLETED(once=length + 2), stopped.interrupt)
+    stopped.run(DataLoader(DATA, **arguments), max_epochs=2)
+    resumed = engine()
+    resumed.load_state_dict(stopped.state_dict())
+    resumed.run(DataLoader(DATA, **arguments))
+    assert batches == whole
+
+
+def test_a_loaders_own_class_keeps_its_ways() -> None:
+    class Negative(DataLoader[Any]):
+        def __iter__(self) -> Any:
+            return (-batch for batch in super().__iter__())
+
+    batches: list[Any] = []
+    engine = DeterministicEngine(lambda _, batch: batches.append(batch.tolist()))
+    engine.run(Negative(DATA[:4], batch_size=2))
+    assert batches == [[0.0, -1.0], [-2.0, -3.0]]

@@ -7,16 +7,18 @@ draws random numbers in between does not matter.
 
 from __future__ import annotations
 
+import copy
 import functools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import ExitStack
 from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
 
-from cookfire.distributed import DataOrder, derive_seed, set_position, xla
+from cookfire.distributed import DataOrder, derive_seed, get_rank, set_position, xla
 from cookfire.engine._engine import Engine
 from cookfire.engine.utils import manual_seed
 
@@ -120,43 +122,68 @@ class ReproducibleBatchSampler(BatchSampler):
     def _batches(self, epoch: int) -> list[list[int]]:
         @keep_random_state
         def walk() -> list[list[int]]:
-            manual_seed(derive_seed(self.seed, epoch))
-            return list(self.batch_sampler)
+            seed = derive_seed(self.seed, epoch)
+            manual_seed(seed)
+            with ExitStack() as stack:
+                for generator in _generators_of(self.batch_sampler):
+                    stack.callback(generator.set_state, generator.get_state())
+                    generator.manual_seed(seed)
+                return list(self.batch_sampler)
 
         return walk()
 
 
+def _generators_of(batch_sampler: object) -> list[torch.Generator]:
+    """Return the generators that a batch sampler and what it wraps have of their own."""
+    holders = (batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = (getattr(holder, "generator", None) for holder in holders)
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
+
+
 def update_dataloader(
-    dataloader: DataLoader[Any], new_batch_sampler: BatchSampler | Sampler[list[int]]
+    dataloader: DataLoader[Any],
+    new_batch_sampler: BatchSampler | Sampler[list[int]],
+    *,
+    seed: int = 0,
 ) -> DataLoader[Any]:
     """Return a loader like ``dataloader`` with another batch sampler; the given one stays as it is.
 
-    The new loader has a generator of its own, so that beginning a walk draws nothing from the
-    global generator.
+    The new loader is a shallow copy, of the same class. It has workers and a generator of its own,
+    so that beginning a walk draws nothing from the global generator.
+
+    Args:
+        dataloader: the loader to copy.
+        new_batch_sampler: what the copy takes its batches from.
+        seed: of the generator, from which the workers' random states follow.
     """
-    return DataLoader(
-        dataloader.dataset,
-        batch_sampler=new_batch_sampler,
-        num_workers=dataloader.num_workers,
-        collate_fn=dataloader.collate_fn,
-        pin_memory=dataloader.pin_memory,
-        timeout=dataloader.timeout,
-        worker_init_fn=dataloader.worker_init_fn,
-        multiprocessing_context=dataloader.multiprocessing_context,
-        persistent_workers=dataloader.persistent_workers,
-        generator=torch.Generator().manual_seed(0),
-        prefetch_factor=dataloader.prefetch_factor,
+    return _with_order(dataloader, "batch_sampler", new_batch_sampler, seed)
+
+
+def _with_order(
+    dataloader: DataLoader[Any], name: str, order: object, seed: int
+) -> DataLoader[Any]:
+    changed = copy.copy(dataloader)
+    # Past the loader's own attribute setter, which refuses to change a sampler. `_iterator` is
+    # that of persistent workers.
+    vars(changed).update(
+        {name: order, "generator": torch.Generator().manual_seed(seed), "_iterator": None}
     )
+    return changed
 
 
 class DeterministicEngine(Engine):
     """An engine that walks any DataLoader in an order that (seed, pass, batch) alone decide.
 
     Loaders that know their position (made by ``cookfire.distributed.auto_dataloader``) are used
-    as they are; of others the batch sampler is wrapped in a :class:`ReproducibleBatchSampler`, on
-    a copy of the loader. Before each walk torch's, numpy's and python's generators are seeded by
-    (seed, pass), except when a walk continues in its middle: then their states are those that the
-    checkpoint restored.
+    as they are; of others the batch sampler (or, if they make no batches, the sampler) is wrapped
+    in a :class:`ReproducibleBatchSampler`, on a copy of the loader. Before each walk torch's,
+    numpy's and python's generators are seeded by (seed, pass), except when a walk continues in its
+    middle: then their states are those that the checkpoint restored.
+
+    Workers start anew at each walk, persistent ones too, with random states that follow from
+    (seed, pass, rank). They do not know where a walk continues: what a data set draws in workers
+    is repeated by a resumed run from the next pass on. For more, let the data set derive it from
+    the epoch and the index (``auto_dataloader(..., with_epoch=True)``).
 
     ``state.seed`` is the seed: set it before ``run``; it is 0 by default, and saved.
 
@@ -181,8 +208,10 @@ class DeterministicEngine(Engine):
             known = any(
                 hasattr(order, "set_position") for order in (data.batch_sampler, data.sampler)
             )
-            if not known and data.batch_sampler is not None:
-                data = update_dataloader(
-                    data, ReproducibleBatchSampler(data.batch_sampler, seed=seed)
-                )
+            if not known:
+                name = "sampler" if data.batch_sampler is None else "batch_sampler"
+                order = ReproducibleBatchSampler(getattr(data, name), seed=seed)
+                workers = derive_seed(seed, data_pass, -1, get_rank())
+                data = _with_order(data, name, order, workers)
+                vars(data)["persistent_workers"] = False  # the copy is for this walk alone
         return super()._begin_walk(data, data_pass, skip)
