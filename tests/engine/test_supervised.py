@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -286,3 +288,64 @@ def test_a_batch_that_is_no_pair_is_told_how_to_make_one(batch: object) -> None:
     evaluator = create_supervised_evaluator(nn.Linear(3, 1))
     with pytest.raises(TypeError, match=r"should be a pair \(x, y\), got a \w+.*prepare_batch"):
         evaluator.run([batch])
+
+
+@pytest.mark.parametrize("event", [Events.GET_BATCH_COMPLETED, Events.ITERATION_STARTED])
+def test_a_batch_that_is_refused_within_a_window_leaves_no_trace(event: Any) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), net())
+    trainer = create_supervised_trainer(
+        model, SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss(), gradient_accumulation_steps=4
+    )
+
+    @trainer.on(event)
+    def refuse() -> None:
+        if not trainer.state.batch[0].isfinite().all():
+            trainer.terminate_epoch()
+
+    data = batches(6)
+    data[2][0].fill_(torch.inf)
+    trainer.run(data, max_epochs=1)
+    assert model[0].num_batches_tracked == 2
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    twin = nn.Sequential(nn.BatchNorm1d(4), net())
+    other = create_supervised_trainer(
+        twin, SGD(twin.parameters(), lr=0.1), nn.CrossEntropyLoss(), gradient_accumulation_steps=2
+    )
+    other.run(data[:2], max_epochs=1)
+    for mine, theirs in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_an_epoch_that_is_ended_within_a_window_takes_its_step(skip: bool) -> None:
+    model, steps = net(), []
+    optimizer = SGD(model.parameters(), lr=0.1)
+    trainer = create_supervised_trainer(
+        model, optimizer, nn.CrossEntropyLoss(), gradient_accumulation_steps=4
+    )
+    optimizer.register_step_post_hook(lambda *_: steps.append(trainer.state.iteration))
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def end() -> None:
+        if trainer.epoch_iteration == 2:
+            trainer.terminate_epoch(skip_epoch_completed=skip)
+
+    trainer.run(batches(8), max_epochs=3)
+    assert steps == [2, 4, 6]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_trainer_and_its_model_are_freed_without_the_collector(accumulation: int) -> None:
+    gc.disable()
+    try:
+        model = net()
+        trainer = create_supervised_trainer(
+            model, SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss(),
+            gradient_accumulation_steps=accumulation,
+        )  # fmt: skip
+        trainer.run(batches(3))
+        alive = weakref.ref(model)
+        del model, trainer
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -28,7 +28,7 @@ class Accumulation:
         steps: int,
         optimizer: Optimizer,
         take_step: Callable[[], Any],
-        exchange: Callable[[Engine], Any],
+        exchange: Callable[[Any], Any],
     ) -> None:
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(
@@ -41,6 +41,7 @@ class Accumulation:
         self.length = steps  # of the current window
         self.open = 0  # iterations of the current window whose gradients wait for a step
         self.apart = False  # whether they also wait for being exchanged between processes
+        self.batch: Any = None  # the last one, while they do
 
     def window(self, engine: Engine) -> tuple[int, int]:
         """Return the length of the current iteration's window, and its position in it from 0."""
@@ -53,16 +54,23 @@ class Accumulation:
 
     def finish(self, engine: Engine) -> None:
         """Step on a window that the end of the data, or of the run, cut short."""
-        if self.open and (not engine._position.in_epoch or engine._is_done()):
-            if self.apart:
-                self._exchange(engine)
-            ratio = self.length / self.open
-            for parameter in self._parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(ratio)
-            self._take_step()
-            self._optimizer.zero_grad()
-            self.open = 0
+        if not engine._position.in_epoch or engine._is_done():
+            self.finish_window(engine)
+
+    def finish_window(self, engine: Engine) -> None:
+        """Step on an open window, as if it had been planned to end here."""
+        if not self.open:
+            return
+        if self.apart:
+            # Right after a resume there is none of its own.
+            self._exchange(engine.state.batch if self.batch is None else self.batch)
+        ratio = self.length / self.open
+        for parameter in self._parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(ratio)
+        self._take_step()
+        self._optimizer.zero_grad()
+        self.open, self.apart, self.batch = 0, False, None
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the window is, and its gradients: each process's own."""
@@ -78,12 +86,15 @@ class Accumulation:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on in the window that :meth:`state_dict` returned.
 
-        Gradients that wait for being exchanged are of so many processes. Another number of them
-        goes on without those of the open window.
+        Gradients that wait for being exchanged, or are a part each, are of so many processes.
+        Another number of them goes on without those of the open window.
         """
         self.length, self.apart = state_dict["length"], state_dict["apart"]
-        self.open = state_dict["open"]
-        if self.apart and state_dict["world_size"] != idist.get_world_size():
+        self.open, self.batch = state_dict["open"], None
+        split = self.apart or any(
+            hasattr(parameter, "to_local") for parameter in self._parameters()
+        )
+        if split and state_dict["world_size"] != idist.get_world_size():
             logging.getLogger(__name__).warning(
                 "saved in the middle of an accumulation window by %d processes: its first %d "
                 "iterations are left out of the next step",

@@ -26,7 +26,7 @@ from cookfire.engine._batches import (
     same,
 )
 from cookfire.engine._engine import Engine
-from cookfire.engine.deterministic import DeterministicEngine
+from cookfire.engine.deterministic import DeterministicEngine, keep_random_state
 from cookfire.engine.events import Events
 
 Parameters = ParamSpec("Parameters")
@@ -64,16 +64,20 @@ def _training_step(
         if after_step is not None:
             after_step()
 
-    def exchange(engine: Engine) -> None:
-        """Bring the gradients together by a pass that adds nothing to them.
+    @keep_random_state
+    def exchange(batch: Any) -> None:
+        """Bring the gradients together by a pass that adds nothing to them, nor to the buffers.
 
         That is the one way that both DistributedDataParallel and fully_shard have.
         """
-        x, y = prepare_batch(engine.state.batch, device=device, non_blocking=non_blocking)
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        x, y = prepare_batch(batch, device=device, non_blocking=non_blocking)
         with nullcontext() if context is None else context():
             loss = loss_fn(model_transform(model_fn(model, x)), y)
         torch.autograd.backward(loss, torch.zeros_like(loss))
-        accumulation.apart = False
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
     accumulation = Accumulation(gradient_accumulation_steps, optimizer, take_step, exchange)
     accumulating = accumulation.steps > 1
@@ -88,8 +92,9 @@ def _training_step(
         last = position == window - 1
         x, y = prepare_batch(batch, device=device, non_blocking=non_blocking)
         # Where the data may end at any moment, each iteration may turn out to be the last.
-        apart = not last and engine._epoch_length_known
-        with no_sync(model) if apart else synchronised:
+        pause = no_sync(model) if not last and engine._epoch_length_known else synchronised
+        apart = not isinstance(pause, nullcontext)
+        with pause:
             if context is None:
                 y_pred = model_transform(model_fn(model, x))
                 loss = loss_fn(y_pred, y)
@@ -102,11 +107,13 @@ def _training_step(
         accumulation.length = window
         accumulation.open = 0 if last else accumulation.open + 1
         accumulation.apart = apart
+        accumulation.batch = batch if apart else None
         if last:
             take_step()
         return output_transform(x, y, y_pred, loss)
 
     vars(step)["finish"] = accumulation.finish
+    vars(step)["finish_window"] = accumulation.finish_window
     return step
 
 
@@ -330,6 +337,8 @@ def create_supervised_trainer(
     if gradient_accumulation_steps > 1:
         ends = Events.EPOCH_COMPLETED | Events.COMPLETED
         trainer.add_event_handler(ends, vars(step)["finish"])
+        # terminate_epoch(skip_epoch_completed=True) lets nothing else end the window.
+        trainer.add_event_handler(Events.TERMINATE_SINGLE_EPOCH, vars(step)["finish_window"])
     return trainer
 
 
