@@ -12,6 +12,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     DistributedSampler,
+    RandomSampler,
     SequentialSampler,
     WeightedRandomSampler,
 )
@@ -198,3 +199,32 @@ def test_an_optimizer_is_given_back_and_takes_no_options():
     assert idist.auto_optim(optimizer) is optimizer
     with pytest.raises(TypeError, match="unexpected options compression"):
         idist.auto_optim(optimizer, compression=None)
+
+
+OWN = [
+    {"batch_size": 3, "sampler": RandomSampler},
+    {"batch_size": None, "sampler": RandomSampler},
+    {"batch_sampler": lambda data, **own: BatchSampler(RandomSampler(data, **own), 3, False)},
+]
+
+
+@pytest.mark.parametrize("arguments", OWN)
+@pytest.mark.parametrize("with_generator", [False, True])
+def test_the_order_of_a_users_sampler_is_a_function_of_seed_and_epoch(arguments, with_generator):
+    def loader(seed: int) -> DataLoader[Any]:
+        own = {"generator": torch.Generator()} if with_generator else {}
+        made = {
+            name: value(range(10), **own) if callable(value) else value
+            for name, value in arguments.items()
+        }
+        return idist.auto_dataloader(range(10), seed=seed, **made)
+
+    torch.manual_seed(1)
+    first = loader(5)
+    passes = [[str(batch) for batch in first] for _ in range(2)]
+    assert passes[0] != passes[1]
+    torch.manual_seed(2)
+    resumed = loader(5)
+    assert idist.set_position(resumed, 2, 1)
+    assert [str(batch) for batch in resumed] == passes[1][1:]
+    assert [str(batch) for batch in loader(6)] != passes[0]

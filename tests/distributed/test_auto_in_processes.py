@@ -76,7 +76,7 @@ def _loaders() -> dict[str, Any]:
         ),
         "single": list(idist.auto_dataloader(range(5), batch_size=None)),
         "single sampler": list(
-            idist.auto_dataloader(range(4), batch_size=None, sampler=SequentialSampler(range(4)))
+            idist.auto_dataloader(range(5), batch_size=None, sampler=SequentialSampler(range(5)))
         ),
         "stream": lists(idist.auto_dataloader(Stream(), batch_size=4)),
         "said of stream": _logged(lambda: idist.auto_dataloader(Stream(), batch_size=4)),

@@ -17,8 +17,9 @@ class SharedBatches(PositionedSampler[list[Any]]):
 
     All processes draw the same batches: the sampler draws from torch's global random state as it is
     after ``manual_seed(derive_seed(seed, epoch))``, which is swapped in for each batch and out
-    again, so that neither sees the other's. A sampler with a generator of its own must seed it
-    equally everywhere. ``set_epoch`` of the sampler is called if it has one.
+    again, so that neither sees the other's. A ``torch.Generator`` that the sampler has as its
+    ``generator`` is seeded in the same way. Randomness of another kind it must seed equally
+    everywhere, by its ``set_epoch``, which is called if it has one.
 
     A batch with fewer items than there are processes is dropped: nobody knows whether a process
     without data would keep others waiting.
@@ -54,10 +55,13 @@ class SharedBatches(PositionedSampler[list[Any]]):
         return last if last < self.world_size else 0
 
     def _one_pass(self, epoch: int, batch: int) -> Iterator[list[Any]]:
+        seed = derive_seed(self.seed, epoch)
         for holder in (self.batches, getattr(self.batches, "sampler", None)):
             if callable(name_epoch := getattr(holder, "set_epoch", None)):
                 name_epoch(epoch)
-        return self._shares(derive_seed(self.seed, epoch), batch)
+            if isinstance(own := getattr(holder, "generator", None), torch.Generator):
+                own.manual_seed(seed)
+        return self._shares(seed, batch)
 
     def _shares(self, seed: int, skipped: int) -> Iterator[list[Any]]:
         random_state = _RandomState(seed)
@@ -77,13 +81,13 @@ class SharedBatches(PositionedSampler[list[Any]]):
 
 
 class SingleItems(Sampler[Any]):
-    """The items of a :class:`DataOrder` one by one, for a loader that makes no batches.
+    """The items of an order one by one, for a loader that makes no batches.
 
     Args:
         order: An order whose global batches have one item a process.
     """
 
-    def __init__(self, order: DataOrder) -> None:
+    def __init__(self, order: DataOrder | SharedBatches) -> None:
         self.order = order
 
     def set_position(self, epoch: int, batch: int = 0) -> None:

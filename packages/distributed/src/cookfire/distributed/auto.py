@@ -12,7 +12,6 @@ from torch.utils.data import (
     Dataset,
     DistributedSampler,
     IterableDataset,
-    Sampler,
 )
 
 from ._checks import check_type
@@ -86,7 +85,10 @@ def auto_dataloader(
         if not _knows_processes(batch_sampler):
             options["batch_sampler"] = SharedBatches(batch_sampler, seed=seed, generator=generator)
     elif options.get("batch_size", 1) is None:
-        options["sampler"] = _single_items(dataset, options, seed, with_epoch)
+        # A global batch has an item for each process, which takes its own out of it.
+        options["batch_size"] = get_world_size()
+        order = _batches(dataset, options, seed, with_epoch, generator)
+        options["sampler"], options["batch_size"] = SingleItems(order), None
     else:
         options["batch_sampler"] = _batches(dataset, options, seed, with_epoch, generator)
     if backend() == "xla":
@@ -129,19 +131,6 @@ def _batches(
             f"than the {get_world_size()} processes need"
         )
     return batches
-
-
-def _single_items(
-    dataset: Dataset[Any], options: dict[str, Any], seed: int, with_epoch: bool
-) -> Sampler[Any]:
-    """The sampler for a loader with ``batch_size=None``, which takes items as they are."""
-    sampler, shuffle = options.pop("sampler", None), bool(options.pop("shuffle", False))
-    if sampler is not None:
-        return sampler if get_world_size() == 1 else DistributedProxySampler(sampler)
-    size, world_size = len(cast("Sized", dataset)), get_world_size()
-    return SingleItems(
-        DataOrder(size, world_size, shuffle=shuffle, seed=seed, with_epoch=with_epoch)
-    )
 
 
 def _knows_processes(batch_sampler: object) -> bool:
