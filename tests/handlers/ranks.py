@@ -178,6 +178,17 @@ def meet_nan() -> tuple[int, int]:
     return stopped[0], stopped[1]
 
 
+def look_at_uneven_data() -> str:
+    """Return how TerminateOnNan refuses data of which one rank has a batch more."""
+    trainer = Engine(lambda *_: 1.0)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan())
+    try:
+        trainer.run(auto_dataloader(range(21), batch_size=2))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def use_common_handlers(folder: str) -> dict[str, Any]:
     """Train with the usual handlers, attached on both ranks."""
     net = DistributedDataParallel(model())

@@ -14,7 +14,7 @@ import torch
 from cookfire.engine import Engine, Events
 from cookfire.handlers import TerminateOnNan
 from tests.handlers.helpers import engine_at
-from tests.handlers.ranks import meet_nan
+from tests.handlers.ranks import look_at_uneven_data, meet_nan
 
 INF, NAN = math.inf, math.nan
 Pair = namedtuple("Pair", "first second")
@@ -146,3 +146,11 @@ def test_it_does_not_ask_the_device_at_each_step() -> None:
 
 def test_all_ranks_stop_at_the_same_iteration(processes: Callable[..., list[Any]]) -> None:
     assert processes(2, meet_nan) == [(10, 4), (10, 4)]
+
+
+def test_ranks_of_which_one_has_a_batch_less_are_refused(
+    processes: Callable[..., list[Any]],
+) -> None:
+    for said in processes(2, look_at_uneven_data):
+        assert said.startswith("TerminateOnNan: expected equally many batches in all processes")
+        assert "given 21 items in batches of 2 for 2 processes" in said

@@ -47,9 +47,8 @@ def refuse_uneven(data: object) -> Iterator[None]:
         >>> with refuse_uneven(loader):
         ...     batches = [batch.tolist() for batch in loader]
     """
-    order = _order_of(data)
     hooks: list[Any] = []
-    if order is not None and order.uneven:
+    if (order := uneven_order(data)) is not None:
         hooks = [
             # Before those that gather parameters.
             model.register_forward_pre_hook(functools.partial(_check, order), prepend=True)
@@ -80,7 +79,9 @@ def _check(order: DataOrder, model: nn.Module, _: object) -> None:
     )
 
 
-def _order_of(data: object) -> DataOrder | None:
+def uneven_order(data: object) -> DataOrder | None:
+    """The order of ``data`` if it gives some processes a batch less than others."""
     sampler = getattr(data, "sampler", None)  # of single items: it has an order
     found = (data, getattr(data, "batch_sampler", None), sampler, getattr(sampler, "order", None))
-    return next((order for order in found if isinstance(order, DataOrder)), None)
+    order = next((order for order in found if isinstance(order, DataOrder)), None)
+    return order if order is not None and order.uneven else None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import cookfire.distributed as idist
+from cookfire.distributed._uneven import uneven_order
 from cookfire.engine import Engine
 from cookfire.handlers._checks import check_whole
 
@@ -40,7 +41,8 @@ class TerminateOnNan:
             steps, and of a run that is lost at most ten are wasted.
 
     Raises:
-        ValueError: ``every`` is below 1.
+        ValueError: ``every`` is below 1; (when called) some processes have a batch less than
+            others, so that they can't look together.
 
     Example:
         >>> handle = trainer.add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan())
@@ -97,6 +99,13 @@ class TerminateOnNan:
 
     def _look(self, engine: Engine) -> None:
         since, self._looked_at = self._looked_at, engine.state.iteration
+        if (order := uneven_order(engine.state.dataloader)) is not None:
+            raise ValueError(
+                "TerminateOnNan: expected equally many batches in all processes, which look "
+                f"together, given {order.size} items in batches of {order.batch_size} for "
+                f"{order.world_size} processes; give auto_dataloader shuffle=True, drop_last=True "
+                "or another batch_size"
+            )
         # All ranks stop at the same iteration, or those that go on would wait for the others.
         finite = idist.all_reduce(int(self._all_finite()), "MIN")
         self._flags.clear()
