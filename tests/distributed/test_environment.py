@@ -101,3 +101,17 @@ def test_a_variable_that_is_no_number_is_named(environment):
     _set(environment, RANK="first", WORLD_SIZE=2)
     with pytest.raises(ValueError, match="variable RANK='first': expected a whole number"):
         launched()
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"RANK": 3, "WORLD_SIZE": 2}, "RANK=3, WORLD_SIZE=2: expected a rank from 0 to"),
+        ({"RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 0}, "LOCAL_WORLD_SIZE=0: expected 1 to"),
+        ({"RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 3}, "LOCAL_WORLD_SIZE=3: expected 1 to"),
+    ],
+)
+def test_variables_that_contradict_one_another_are_refused(environment, variables, words):
+    _set(environment, **variables)
+    with pytest.raises(ValueError, match=words):
+        launched()

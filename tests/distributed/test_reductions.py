@@ -56,7 +56,10 @@ def _reductions() -> dict[str, Any]:
             assert torch.equal(mine.view(torch.uint8), before.view(torch.uint8)), "in place"
     spread = torch.arange(6.0).reshape(2, 3).t()
     results["strided"] = idist.all_reduce(spread)
-    results["conjugate"] = idist.all_reduce(torch.tensor([1 + 2j]).conj())
+    conjugated = torch.tensor([1 + 2j]).conj()
+    results["conjugate"] = idist.all_reduce(conjugated)
+    results["conjugate product"] = idist.all_reduce(conjugated, op="PRODUCT")
+    results["negated"] = idist.all_reduce(conjugated.imag)
     leaf = torch.ones(2, requires_grad=True)
     results["leaf"] = idist.all_reduce(leaf).requires_grad
     return results
@@ -173,4 +176,6 @@ def test_strided_and_conjugated_tensors_and_leaves_are_reduced_by_value(pair):
         found = rank["reductions"]
         assert torch.equal(found["strided"], 2 * torch.arange(6.0).reshape(2, 3).t())
         assert torch.equal(found["conjugate"], torch.tensor([2 - 4j]))
+        assert torch.equal(found["conjugate product"], torch.tensor([(1 - 2j) ** 2]))
+        assert torch.equal(found["negated"], torch.tensor([-4.0]))
         assert found["leaf"] is False

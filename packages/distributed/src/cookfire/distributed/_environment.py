@@ -63,7 +63,17 @@ def name_slurm_master() -> None:
 
 def _of_torchrun() -> Place:
     rank, world_size = _read("RANK", 0), _read("WORLD_SIZE", 1)
+    if not 0 <= rank < world_size:
+        raise ValueError(
+            f"environment variables RANK={rank}, WORLD_SIZE={world_size}: expected a rank from 0 "
+            "to WORLD_SIZE - 1"
+        )
     nproc_per_node = _read("LOCAL_WORLD_SIZE", world_size)
+    if not 1 <= nproc_per_node <= world_size:
+        raise ValueError(
+            f"environment variable LOCAL_WORLD_SIZE={nproc_per_node}: expected 1 to WORLD_SIZE, "
+            f"{world_size}"
+        )
     return Place(
         rank,
         world_size,

@@ -50,11 +50,11 @@ def check_reducible(dtype: torch.dtype, op: str) -> None:
 
 def reduce_tensor(tensor: Tensor, op: str, group: ProcessGroup) -> Tensor:
     """The reduction of every member's ``tensor``, which lives where the group communicates."""
-    data, dtype = tensor.detach(), tensor.dtype
+    data, dtype = tensor.detach().resolve_conj().resolve_neg(), tensor.dtype
     if dtype.is_complex:
         if op == "PRODUCT":  # no backend has it
             return _fold(data, op, group)
-        parts = torch.view_as_real(data.resolve_conj())
+        parts = torch.view_as_real(data)
         return torch.view_as_complex(reduce_tensor(parts, op, group))
     if dtype == torch.uint64:
         # Two's complement: the same bits for all but the order, which the sign bit turns around.
