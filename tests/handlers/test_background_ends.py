@@ -168,3 +168,17 @@ def test_a_forked_process_saves_with_a_thread_of_its_own(tmp_path: Path) -> None
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert checkpoints(tmp_path) == ["model_1.pt", "model_2.pt"]
+
+
+def test_after_an_error_the_last_checkpoint_is_one_that_is_there(tmp_path: Path) -> None:
+    def fail_at_last(_: Engine, batch: int) -> None:
+        if batch == 5:
+            raise ZeroDivisionError
+
+    trainer = Engine(fail_at_last)
+    handler = Checkpoint({"model": model()}, tmp_path, background=True)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, handler)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run(range(10))
+    assert handler.last_checkpoint == tmp_path / "model_5.pt"
+    assert checkpoints(tmp_path) == ["model_5.pt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -149,6 +150,7 @@ class Checkpoint(Serializable):
         self.save_handler = save_handler if callable(save_handler) else self._saver
         self._background = Background(self._saver) if background else None
         self._at_end = partial(Checkpoint._settle, self, wait=True)
+        self._after_error = partial(Checkpoint._wait_after_an_error, self)
         self.filename_prefix = filename_prefix
         self.score_function = score_function
         self.score_name = score_name
@@ -299,8 +301,18 @@ class Checkpoint(Serializable):
             run.add_event_handler(
                 Events.TERMINATE | Events.COMPLETED | Events.INTERRUPT, self._at_end
             )
-            # Not all ranks may be here, so there is no agreement, and the error of the run stands.
-            run.add_event_handler(Events.EXCEPTION_RAISED, self._background.wait)
+            run.add_event_handler(Events.EXCEPTION_RAISED, self._after_error)
+
+    def _wait_after_an_error(self) -> None:
+        if self._background is None:
+            return
+        self._background.wait()
+        if idist.get_world_size() > 1:
+            return  # not all ranks may be here, so there is no agreement
+        try:
+            self._settle()
+        except RuntimeError as error:  # the error of the run stands
+            logging.getLogger(__name__).warning("%s", error)
 
     # Names
 
