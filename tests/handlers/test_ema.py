@@ -142,3 +142,14 @@ def test_mistakes_are_told() -> None:
         EMAHandler(net(), handle_buffers="share")
     with pytest.raises(ValueError, match="the state lacks 'momentum'"):
         EMAHandler(net()).load_state_dict({"ema_model": {}})
+
+
+@pytest.mark.parametrize("handle_buffers", ["copy", "update", "ema_train"])
+def test_parameters_that_are_whole_numbers_are_copied(handle_buffers: Any) -> None:
+    model = net()
+    model.scale = nn.Parameter(torch.tensor([1, 2]), requires_grad=False)
+    trainer = Engine(lambda *_: model.scale.add_(10))
+    handler = EMAHandler(model, 0.5, handle_buffers=handle_buffers)
+    handler.attach(trainer)
+    trainer.run([0] * 2)
+    assert handler.ema_model.scale.tolist() == [21, 22]

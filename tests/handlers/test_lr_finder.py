@@ -180,3 +180,17 @@ def test_mistakes_are_told() -> None:
         finder.attach(trainer, {"optimizer": sgd}) as search,
     ):
         search.run(iter([0, 1]))
+
+
+def test_a_loss_that_falls_below_zero_has_not_diverged() -> None:
+    losses = iter([1.0, 0.5, 0.1, -0.1, -0.2, -0.5, -1.0])
+    parameter = nn.Parameter(torch.zeros(1))
+    trainer = Engine(lambda *_: next(losses))
+    finder = FastaiLRFinder()
+    to_save = {"optimizer": torch.optim.SGD([parameter], lr=0.1)}
+    with (
+        pytest.warns(UserWarning, match="has not diverged"),
+        finder.attach(trainer, to_save, num_iter=6, smooth_f=0.0) as finding,
+    ):
+        finding.run([0] * 6)
+    assert len(finder.get_results()["loss"]) == 6

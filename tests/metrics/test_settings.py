@@ -77,3 +77,9 @@ def test_the_average_of_classes_may_be_another():
 def test_a_setting_of_another_kind_is_refused(make, words):
     with pytest.raises(TypeError, match=words):
         make()
+
+
+def test_gains_of_another_function_are_refused():
+    metric, other = m.NDCG(2), m.NDCG(2, gain_function="linear_rank")
+    with pytest.raises(ValueError, match="NDCG with gain_function exp_rank"):
+        other.load_state_dict(metric.state_dict())

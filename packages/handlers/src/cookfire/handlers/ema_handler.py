@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -176,17 +176,15 @@ class EMAHandler(Serializable):
     @torch.no_grad()
     def _update(self, engine: Engine, name: str) -> None:
         momentum = getattr(engine.state, name)
-        _lerp(list(self.ema_model.parameters()), list(self.model.parameters()), momentum)
+        parameters = list(zip(self.ema_model.parameters(), self.model.parameters(), strict=True))
+        _average(parameters, momentum)
         if self.handle_buffers == "ema_train":
             return
-        ours, theirs = list(self.ema_model.buffers()), list(self.model.buffers())
+        buffers = list(zip(self.ema_model.buffers(), self.model.buffers(), strict=True))
         if self.handle_buffers == "update":
-            pairs = [pair for pair in zip(ours, theirs, strict=True) if _is_averaged(pair[0])]
-            _lerp([mine for mine, _ in pairs], [other for _, other in pairs], momentum)
-            rest = [pair for pair in zip(ours, theirs, strict=True) if not _is_averaged(pair[0])]
-            ours, theirs = [mine for mine, _ in rest], [other for _, other in rest]
-        if ours:
-            torch._foreach_copy_(ours, theirs)
+            _average(buffers, momentum)
+        else:
+            _copy(buffers)
 
     @torch.no_grad()
     def _swap(self) -> None:
@@ -196,14 +194,24 @@ class EMAHandler(Serializable):
             ours.copy_(kept)
 
 
-def _lerp(averages: list[Tensor], values: list[Tensor], weight: float) -> None:
-    # One kernel for many tensors; the weight is a plain number, so nothing waits for the device.
-    if averages:
+def _average(pairs: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
+    """Move the first of each pair towards the second; whole numbers have no average: copy them."""
+    fractional = [pair for pair in pairs if _is_fractional(pair[0])]
+    if fractional:
+        # One kernel for many tensors; the weight is a plain number: nothing waits for the device.
+        averages, values = zip(*fractional, strict=True)
         torch._foreach_lerp_(averages, values, weight)
+    _copy([pair for pair in pairs if not _is_fractional(pair[0])])
 
 
-def _is_averaged(buffer: Tensor) -> bool:
-    return buffer.is_floating_point() or buffer.is_complex()
+def _copy(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    if pairs:
+        ours, theirs = zip(*pairs, strict=True)
+        torch._foreach_copy_(ours, theirs)
+
+
+def _is_fractional(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -121,7 +121,8 @@ class FastaiLRFinder:
         def look(engine: Engine) -> None:
             self._look(optimizer, output_transform(engine.state.output), smooth_f)
             losses = self._history["loss"]
-            if losses[-1] > diverge_th * min(losses) or losses[-1] != losses[-1]:
+            best = min(losses)  # which may be negative
+            if losses[-1] > best + (diverge_th - 1) * abs(best) or losses[-1] != losses[-1]:
                 self._diverged = True
                 self.logger.info("stopped: the loss has diverged")
                 engine.terminate()

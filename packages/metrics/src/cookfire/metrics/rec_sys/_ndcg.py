@@ -53,7 +53,7 @@ class NDCG(Metric):
         [0.3333, 0.7967]
     """
 
-    _settings = ("top_k", "ignore_zero_hits", "relevance_threshold")
+    _settings = ("top_k", "ignore_zero_hits", "relevance_threshold", "gain_function")
 
     gains = MetricState(torch.float64, shape=("_number",))
     count = MetricState(torch.int64)
